@@ -1,1 +1,9 @@
-//! x
+//! sessionfs: a workspace that comes back.
+//!
+//! The crate is built in floors; a module uses only the floors below it (`docs/architecture.md`).
+
+pub mod base;
+pub mod format;
+pub mod fs;
+pub mod fuse;
+pub mod store;

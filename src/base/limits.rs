@@ -1,0 +1,97 @@
+//! Every limit of sessionfs: a name, a unit, a reason.
+
+/// Bytes of one block, the unit of a file's content on disk. Measured in `docs/decisions.md`.
+pub const BLOCK_SIZE: usize = 64 << 10;
+
+/// Bytes of a piece: what `st_blocks`, the cap and `SEEK_DATA` count in. The page size of the kernel's page cache,
+/// so a mapped page is all there or not at all.
+pub const PIECE_SIZE: usize = 4 << 10;
+
+/// Pieces of a block: the width of a presence mask.
+pub const PIECES_PER_BLOCK: u32 = (BLOCK_SIZE / PIECE_SIZE) as u32;
+
+/// Raw bytes at which a pack is closed. Measured in `docs/decisions.md`.
+pub const PACK_TARGET: usize = 128 << 10;
+
+/// The most raw bytes a pack can hold: one block can follow a pack that is a byte short of its target.
+pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
+
+/// zstd level of a commit. Measured in `docs/decisions.md`.
+pub const PACK_LEVEL: i32 = 1;
+
+/// SQLite page size in bytes. Measured in `docs/decisions.md`.
+pub const DB_PAGE_SIZE: u32 = 16 << 10;
+
+/// Bytes of a file name: `NAME_MAX` of Linux.
+pub const NAME_MAX: usize = 255;
+
+/// Bytes of a symbolic link's target: `PATH_MAX` less its NUL.
+pub const SYMLINK_MAX: usize = 4095;
+
+/// Links to one file, as ext4 has it: enough for a link farm, and a count that fits every tool's type.
+pub const LINK_MAX: u32 = 65_000;
+
+/// The largest file in bytes: what `off_t` can say.
+pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Bytes of an xattr's name: `XATTR_NAME_MAX` of Linux.
+pub const XATTR_NAME_MAX: usize = 255;
+
+/// Bytes of an xattr's value: `XATTR_SIZE_MAX` of Linux.
+pub const XATTR_VALUE_MAX: usize = 64 << 10;
+
+/// Bytes of all xattr names of one inode, NULs included: `XATTR_LIST_MAX` of Linux.
+pub const XATTR_LIST_MAX: usize = 64 << 10;
+
+/// Bytes of xattrs and symlink target that ride in the inode free of charge, as in an ext4 inode.
+pub const ATTACHED_FREE: u64 = 256;
+
+/// Bytes a directory is charged for an entry, besides its name.
+pub const DENTRY_COST: u64 = 24;
+
+/// Characters of a session ID; it is a directory name.
+pub const SESSION_ID_MAX: usize = 255;
+
+/// Default cap in bytes: what AgentCore gives a session.
+pub const DEFAULT_BYTES_LIMIT: u64 = 1 << 30;
+
+/// The smallest cap in bytes: below it not even a directory and a file fit.
+pub const MIN_BYTES_LIMIT: u64 = 64 << 10;
+
+/// Default cap on inodes.
+pub const DEFAULT_INODES_LIMIT: u64 = 1_000_000;
+
+/// Bytes of dirty content at which the committer is woken before its timer.
+pub const DIRTY_COMMIT: usize = 16 << 20;
+
+/// Bytes of dirty content, being committed or not, at which writers wait for the committer.
+pub const DIRTY_MAX: usize = 96 << 20;
+
+/// Row changes waiting in a transaction at which the committer is woken: bounds a transaction of empty files.
+pub const DIRTY_ROWS_COMMIT: usize = 50_000;
+
+/// Milliseconds after the first change at which a transaction is committed although nobody asked: `sync(2)` never
+/// reaches a FUSE server, so people who type `sync` rely on it.
+pub const COMMIT_INTERVAL_MS: u64 = 1_000;
+
+/// Bytes of decompressed packs kept for readers.
+pub const PACK_CACHE_BYTES: usize = 24 << 20;
+
+/// Bytes of SQLite's WAL after which the committer copies it back into the session database.
+pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
+
+/// Milliseconds an operation that found the session full waits for unlinked files to be given back by the kernel.
+pub const ORPHAN_DRAIN_MS: u64 = 200;
+
+/// Bytes of one write request: the kernel's own maximum at 4 KiB pages (`FUSE_MAX_MAX_PAGES`).
+pub const MAX_WRITE: u32 = 1 << 20;
+
+/// The pieces that `bytes` occupy, the last one begun counting whole.
+pub fn pieces(bytes: u64) -> u64 {
+    bytes.div_ceil(PIECE_SIZE as u64)
+}
+
+/// The pieces charged for `bytes` of xattrs and symlink target.
+pub fn attached_pieces(bytes: u64) -> u64 {
+    pieces(bytes.saturating_sub(ATTACHED_FREE))
+}

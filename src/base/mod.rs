@@ -1,0 +1,15 @@
+//! The ground floor: identifiers, times, the error whose value is the errno, and every limit by name.
+
+mod errno;
+mod ids;
+pub mod limits;
+mod time;
+
+pub use errno::Errno;
+pub use ids::{Cookie, DataId, FileKind, Ino, Name, PackId, Seq, SessionId, SessionIdError, Txid};
+pub use time::Timestamp;
+
+/// A hash map with a fast, seeded hash: the keys are ids and names that come from the workload itself.
+pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+/// The set that goes with [`Map`].
+pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
