@@ -70,9 +70,19 @@ pub const DIRTY_MAX: usize = 96 << 20;
 /// Row changes waiting in a transaction at which the committer is woken: bounds a transaction of empty files.
 pub const DIRTY_ROWS_COMMIT: usize = 50_000;
 
+/// Row changes in the running transaction at which operations wait for the committer: bounds its memory, at roughly
+/// 300 bytes a row, when the disk cannot keep up.
+pub const DIRTY_ROWS_MAX: usize = 250_000;
+
 /// Milliseconds after the first change at which a transaction is committed although nobody asked: `sync(2)` never
 /// reaches a FUSE server, so people who type `sync` rely on it.
 pub const COMMIT_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds between two tries of a commit for which the disk under the store had no room.
+pub const DISK_FULL_RETRY_MS: u64 = 1_000;
+
+/// Milliseconds of housekeeping after which the committer looks whether there is something to commit.
+pub const MAINTAIN_STEP_MS: u64 = 50;
 
 /// Bytes of decompressed packs kept for readers.
 pub const PACK_CACHE_BYTES: usize = 24 << 20;
