@@ -114,13 +114,16 @@ import json, sys
 print(json.load(sys.stdin)[sys.argv[1]])' "$2"
 }
 
+# The bytes of a stopped session's database.
+database_bytes() { stat -c %s "$STORE/$1/session.db"; }
+
 drop_caches() {
     [[ -w /proc/sys/vm/drop_caches ]] || die "dropping the caches needs root"
     sync
     echo 3 >/proc/sys/vm/drop_caches
 }
 
-# The bytes of a stopped session on disk: the database and whatever else its directory holds.
+# The bytes of all that a stopped session's directory holds.
 session_bytes() { find "$STORE/$1" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }'; }
 
 cleanup() {
