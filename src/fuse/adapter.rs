@@ -366,7 +366,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         from: INodeNo,
         _from_fh: FileHandle,
         from_offset: u64,
@@ -377,7 +377,8 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self.fs.copy_range(ino(from), from_offset, ino(to), to_offset, length.min(COPY_MAX)) {
+        let length = length.min(COPY_MAX);
+        match self.fs.copy_range(&caller(request, 0), ino(from), from_offset, ino(to), to_offset, length) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno(error)),
         }
