@@ -1,0 +1,5 @@
+//! The session database by itself: no kernel, no `fs`. Transactions are built by a small stand-in for it.
+
+mod commits;
+mod lifecycle;
+mod session;
