@@ -13,7 +13,7 @@ pub(super) use self::packing::{Packed, pack};
 pub(super) use self::space::Space;
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, superblock};
-use crate::base::{Ino, PackId, Timestamp};
+use crate::base::{Ino, Map, Name, PackId, Set, Timestamp};
 use crate::format::{Change, Transaction};
 
 impl Writer {
@@ -70,14 +70,20 @@ impl Writer {
     }
 }
 
-/// The content that the transaction's rows name and no commit has seen, in the order of files and blocks, so that
-/// what lies together in a directory or a file lies together in a pack. Content that no row names is left out: it was
-/// written and overwritten within the transaction.
+/// The content that the transaction's rows name and no commit has seen, ordered by directory and name where the
+/// transaction knows them: what a walk reads together then lies together in a pack (`docs/decisions.md`, 1). Files that
+/// got no name here follow in the order of their numbers. Content that no row names is left out: it was written and
+/// overwritten within the transaction.
 fn contents(txn: &Transaction) -> Vec<packing::Item<'_>> {
-    let mut files: Vec<_> = txn.files.iter().collect();
-    files.sort_unstable_by_key(|(ino, _)| **ino);
-    let mut taken = crate::base::Set::default();
-    let rows = files.into_iter().flat_map(|(_, file)| file.rows.values());
+    let named = txn.dentries.values().flatten().filter_map(|(_, dentry)| dentry.as_ref());
+    let places: Map<Ino, (Ino, &Name)> = named
+        .filter(|dentry| txn.files.contains_key(&dentry.ino))
+        .map(|dentry| (dentry.ino, (dentry.parent, &dentry.name)))
+        .collect();
+    let mut files: Vec<_> = txn.files.iter().map(|(ino, file)| (places.get(ino), *ino, file)).collect();
+    files.sort_unstable_by_key(|&(place, ino, _)| (place.is_none(), place, ino));
+    let mut taken = Set::default();
+    let rows = files.into_iter().flat_map(|(_, _, file)| file.rows.values());
     rows.filter_map(|row| {
         let bytes = txn.data.get(&row.data)?;
         taken.insert(row.data).then(|| packing::Item::new(row.data, bytes))
