@@ -9,11 +9,12 @@ mod statements;
 use rusqlite::{Connection, TransactionBehavior};
 
 use self::apply::Apply;
-pub(super) use self::packing::{Packed, pack};
-pub(super) use self::space::Space;
+use self::packing::pack;
+pub(super) use self::packing::{Packed, pack_stored};
+pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, superblock};
-use crate::base::{Ino, PackId, Timestamp};
+use crate::base::{Ino, PackId, Seq, Set, Timestamp};
 use crate::format::{Change, Transaction};
 
 impl Writer {
@@ -65,8 +66,8 @@ impl Writer {
     }
 
     /// The last operation any commit carried.
-    fn last_seq(&self) -> crate::base::Seq {
-        crate::base::Seq(self.state.next.seq.0.saturating_sub(1))
+    fn last_seq(&self) -> Seq {
+        Seq(self.state.next.seq.0.saturating_sub(1))
     }
 }
 
@@ -76,7 +77,7 @@ impl Writer {
 fn contents(txn: &Transaction) -> Vec<packing::Item<'_>> {
     let mut files: Vec<_> = txn.files.iter().collect();
     files.sort_unstable_by_key(|(ino, _)| **ino);
-    let mut taken = crate::base::Set::default();
+    let mut taken = Set::default();
     let rows = files.into_iter().flat_map(|(_, file)| file.rows.values());
     rows.filter_map(|row| {
         let bytes = txn.data.get(&row.data)?;
@@ -114,7 +115,7 @@ fn write(
 }
 
 /// Stores packs and the places of what lies in them.
-pub(super) fn insert_packs(
+fn insert_packs(
     statements: &mut Statements<'_>,
     space: &mut Option<Space>,
     packed: &[Packed],
