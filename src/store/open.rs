@@ -74,7 +74,7 @@ impl Writer {
     /// Somebody who looks at the database from outside keeps SQLite from removing the WAL; then it stays, emptied or
     /// not, and the next open takes it in.
     pub fn close(mut self) -> Result<Superblock, StoreError> {
-        self.tidy()?;
+        self.tidy();
         let mut last = self.state.clone();
         last.clean = true;
         last.last_active = Timestamp::now();

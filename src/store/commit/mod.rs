@@ -9,11 +9,12 @@ mod statements;
 use rusqlite::{Connection, TransactionBehavior};
 
 use self::apply::Apply;
-pub(super) use self::packing::{Packed, pack};
-pub(super) use self::space::Space;
+use self::packing::pack;
+pub(super) use self::packing::{Packed, pack_stored};
+pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, superblock};
-use crate::base::{Ino, Map, Name, PackId, Set, Timestamp};
+use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp};
 use crate::format::{Change, Transaction};
 
 impl Writer {
@@ -65,8 +66,8 @@ impl Writer {
     }
 
     /// The last operation any commit carried.
-    fn last_seq(&self) -> crate::base::Seq {
-        crate::base::Seq(self.state.next.seq.0.saturating_sub(1))
+    fn last_seq(&self) -> Seq {
+        Seq(self.state.next.seq.0.saturating_sub(1))
     }
 }
 
@@ -120,7 +121,7 @@ fn write(
 }
 
 /// Stores packs and the places of what lies in them.
-pub(super) fn insert_packs(
+fn insert_packs(
     statements: &mut Statements<'_>,
     space: &mut Option<Space>,
     packed: &[Packed],

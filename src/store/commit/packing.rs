@@ -10,11 +10,11 @@ use crate::format::{PackBuilder, content_hash, content_len};
 use crate::store::rows::Place;
 
 /// The most blocks in a pack. Reached by files of a few bytes, whose directory would outgrow their content.
-const PACK_BLOCKS: usize = 4_096;
+pub(super) const PACK_BLOCKS: usize = 4_096;
 
 /// One block's content, waiting to be packed.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Item<'a> {
+pub(super) struct Item<'a> {
     id: DataId,
     /// Without trailing zeros.
     bytes: &'a [u8],
@@ -38,8 +38,13 @@ pub(in crate::store) struct Packed {
     pub places: Vec<(DataId, Place)>,
 }
 
+/// Packs content again that was stored before.
+pub(in crate::store) fn pack_stored(stored: &[(DataId, Vec<u8>)], first: PackId) -> Vec<Packed> {
+    pack(stored.iter().map(|(id, bytes)| Item::new(*id, bytes)).collect(), first)
+}
+
 /// Packs all items in their order; the first pack gets the id `first`, the others follow.
-pub(in crate::store) fn pack(items: Vec<Item<'_>>, first: PackId) -> Vec<Packed> {
+pub(super) fn pack(items: Vec<Item<'_>>, first: PackId) -> Vec<Packed> {
     let groups = groups(&items);
     let id = |at: usize| PackId(first.0 + at as u64);
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
