@@ -2,6 +2,7 @@
 //!
 //! Nothing above this floor sees SQL. A [`Store`] is read from any thread; the one [`Writer`] belongs to the committer.
 
+mod check;
 mod commit;
 mod content;
 mod error;
@@ -16,6 +17,7 @@ mod superblock;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use check::{Finding, check};
 pub use content::Content;
 pub use error::StoreError;
 

@@ -1,6 +1,7 @@
 //! The session database by itself: no kernel, no `fs`. Transactions are built by a small stand-in for it.
 
 mod commits;
+mod damages;
 mod housekeeping;
 mod lifecycle;
 mod session;
