@@ -1,7 +1,7 @@
 //! Every limit of sessionfs: a name, a unit, a reason.
 
 /// Bytes of one block, the unit of a file's content on disk. Measured in `docs/decisions.md`.
-pub const BLOCK_SIZE: usize = 64 << 10;
+pub const BLOCK_SIZE: usize = 16 << 10;
 
 /// Bytes of a piece: what `st_blocks`, the cap and `SEEK_DATA` count in. The page size of the kernel's page cache,
 /// so a mapped page is all there or not at all.
@@ -11,7 +11,7 @@ pub const PIECE_SIZE: usize = 4 << 10;
 pub const PIECES_PER_BLOCK: u32 = (BLOCK_SIZE / PIECE_SIZE) as u32;
 
 /// Raw bytes at which a pack is closed. Measured in `docs/decisions.md`.
-pub const PACK_TARGET: usize = 128 << 10;
+pub const PACK_TARGET: usize = 256 << 10;
 
 /// The most raw bytes a pack can hold: one block can follow a pack that is a byte short of its target.
 pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
@@ -20,7 +20,7 @@ pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
 pub const PACK_LEVEL: i32 = 1;
 
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
-pub const DB_PAGE_SIZE: u32 = 16 << 10;
+pub const DB_PAGE_SIZE: u32 = 4 << 10;
 
 /// Bytes of a file name: `NAME_MAX` of Linux.
 pub const NAME_MAX: usize = 255;
@@ -70,9 +70,19 @@ pub const DIRTY_MAX: usize = 96 << 20;
 /// Row changes waiting in a transaction at which the committer is woken: bounds a transaction of empty files.
 pub const DIRTY_ROWS_COMMIT: usize = 50_000;
 
+/// Row changes in the running transaction at which operations wait for the committer: bounds its memory, at roughly
+/// 300 bytes a row, when the disk cannot keep up.
+pub const DIRTY_ROWS_MAX: usize = 250_000;
+
 /// Milliseconds after the first change at which a transaction is committed although nobody asked: `sync(2)` never
 /// reaches a FUSE server, so people who type `sync` rely on it.
 pub const COMMIT_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds between two tries of a commit for which the disk under the store had no room.
+pub const DISK_FULL_RETRY_MS: u64 = 1_000;
+
+/// Milliseconds of housekeeping after which the committer looks whether there is something to commit.
+pub const MAINTAIN_STEP_MS: u64 = 50;
 
 /// Bytes of decompressed packs kept for readers.
 pub const PACK_CACHE_BYTES: usize = 24 << 20;

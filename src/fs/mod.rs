@@ -1,261 +1,233 @@
 //! POSIX semantics over memory: the namespace and the files of one session, with no kernel and no SQL in it.
+//!
+//! One lock guards all metadata ([`state`]); the store is read outside it ([`load`]); one thread commits
+//! ([`committer`]). The operations stand by family: [`names`], [`rename`], [`attr`], [`data`], [`allocate`],
+//! [`copy`], [`xattr`].
+
+mod acl;
+mod allocate;
+mod attr;
+mod blockmap;
+mod committer;
+mod copy;
+mod create;
+mod data;
+mod inode;
+mod load;
+mod names;
+mod readdir;
+mod rename;
+mod state;
+mod types;
+mod xattr;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::base::{Cookie, Errno, FileKind, Ino, Timestamp, Txid};
+use parking_lot::{Condvar, Mutex};
+
+use self::inode::Inode;
+use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
+pub use self::types::{
+    Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
+};
+use crate::base::limits::{DIRTY_MAX, DIRTY_ROWS_MAX, ORPHAN_DRAIN_MS, PIECE_SIZE};
+use crate::base::{Errno, Ino, Map};
+use crate::format::Transaction;
 use crate::store::{Store, StoreError, Superblock, Writer};
 
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// File-system user id.
-    pub uid: u32,
-    /// File-system group id.
-    pub gid: u32,
-    /// Bits cleared from the mode of what is created, unless a default ACL rules.
-    pub umask: u32,
-}
-
-/// What `stat` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // The fields are stat(2)'s own.
-pub struct Attr {
-    pub ino: Ino,
-    pub kind: FileKind,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub nlink: u32,
-    pub rdev: u32,
-    pub size: u64,
-    /// 4 KiB pieces; `st_blocks` is eight times this.
-    pub pieces: u64,
-    pub atime: Timestamp,
-    pub mtime: Timestamp,
-    pub ctime: Timestamp,
-    pub btime: Timestamp,
-}
-
-/// A time to be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetTime {
-    /// `UTIME_NOW`
-    Now,
-    /// This time.
-    To(Timestamp),
-}
-
-/// What `setattr` changes; `None` leaves a field as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct SetAttr {
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub size: Option<u64>,
-    pub atime: Option<SetTime>,
-    pub mtime: Option<SetTime>,
-}
-
-/// One name, as `readdir` reports it.
-#[derive(Debug)]
-pub struct DirEntry<'a> {
-    /// The name; `.` and `..` come first.
-    pub name: &'a [u8],
-    /// Where it leads.
-    pub ino: Ino,
-    /// Its type.
-    pub kind: FileKind,
-    /// Where the next `readdir` continues.
-    pub cookie: Cookie,
-    /// Attributes, when asked for; not for `.` and `..`.
-    pub attr: Option<Attr>,
-}
-
-/// How `rename` treats a name that is already there (`renameat2`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RenameMode {
-    /// Replace it.
-    Replace,
-    /// `RENAME_NOREPLACE`
-    NoReplace,
-    /// `RENAME_EXCHANGE`
-    Exchange,
-}
-
-/// What a write says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WriteFlags {
-    /// The kernel asks for set-id bits and capabilities to be cleared (`FUSE_WRITE_KILL_SUIDGID`).
-    pub kill_priv: bool,
-    /// The bytes come from the page cache, after a store to mapped memory (`FUSE_WRITE_CACHE`).
-    pub from_cache: bool,
-}
-
-/// `setxattr`'s condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XattrMode {
-    /// Either way.
-    Set,
-    /// `XATTR_CREATE`
-    Create,
-    /// `XATTR_REPLACE`
-    Replace,
-}
-
-/// `lseek`'s two questions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// `SEEK_DATA`
-    Data,
-    /// `SEEK_HOLE`
-    Hole,
-}
-
-/// What `statfs` and `status` show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes charged: 4 KiB times the pieces of all inodes, orphans included.
-    pub bytes: u64,
-    /// Cap in bytes.
-    pub bytes_limit: u64,
-    /// Inodes, orphans included.
-    pub inodes: u64,
-    /// Cap in inodes.
-    pub inodes_limit: u64,
-}
-
-/// How a running file system is doing, for `status`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Space and inodes.
-    pub usage: Usage,
-    /// Last committed transaction.
-    pub txid: Txid,
-    /// Content bytes waiting to be committed.
-    pub dirty_bytes: u64,
-    /// Times a writer had to wait for the committer.
-    pub throttled: u64,
-    /// The store error that latched the file system read-only, if one did.
-    pub failed: Option<String>,
-}
-
 /// One mounted session. Every method can be called from any thread.
+///
+/// Each successful lookup, create, mknod, mkdir, symlink, link and tmpfile, and each readdir entry that carried
+/// attributes, counts one reference on the inode, which [`Fs::forget`] gives back; an inode without a name lives until
+/// then.
 #[derive(Debug)]
-pub struct Fs {}
+pub struct Fs {
+    store: Arc<Store>,
+    state: Mutex<State>,
+    /// Held by whoever loads from the store into `state`, so that nothing is loaded twice. Taken before `state`, never
+    /// while holding it.
+    loading: Mutex<()>,
+    /// The committer waits here for work.
+    work: Condvar,
+    /// Everybody else waits here: for a commit, for memory, for orphans to go.
+    progress: Condvar,
+    throttled: AtomicU64,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    outcome: Mutex<Option<Result<Superblock, StoreError>>>,
+}
 
-#[allow(missing_docs, unused_variables)]
 impl Fs {
-    /// Starts serving a session: reaps orphans, loads the root, starts the committer.
-    pub fn start(store: Arc<Store>, writer: Writer) -> Result<Arc<Fs>, StoreError> {
-        unimplemented!()
+    /// Starts serving a session: reaps the orphans of its last life, loads the root, starts the committer.
+    pub fn start(store: Arc<Store>, mut writer: Writer) -> Result<Arc<Fs>, StoreError> {
+        writer.reap_orphans()?;
+        let superblock = store.superblock()?;
+        let root = store.inode(Ino::ROOT)?.ok_or_else(|| StoreError::Damaged("the root directory is gone".into()))?;
+        let mut inodes = Map::default();
+        inodes.insert(Ino::ROOT, Inode::stored(root, Ino::ROOT));
+        let state = State {
+            inodes,
+            running: Transaction::default(),
+            sealed: None,
+            first_data: superblock.next.data,
+            next: superblock.next,
+            pieces_used: superblock.counts.pieces,
+            pieces_limit: superblock.bytes_limit / PIECE_SIZE as u64,
+            inodes_used: superblock.counts.inodes,
+            inodes_limit: superblock.inodes_limit,
+            orphans: 0,
+            refusal: None,
+            committed: crate::base::Seq(superblock.next.seq.0.saturating_sub(1)),
+            txid: superblock.txid,
+            dirty_since: None,
+            commit_wanted: false,
+            stopping: false,
+            abandoned: false,
+        };
+        let fs = Arc::new(Fs {
+            store,
+            state: Mutex::new(state),
+            loading: Mutex::new(()),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            throttled: AtomicU64::new(0),
+            committer: Mutex::new(None),
+            outcome: Mutex::new(None),
+        });
+        *fs.committer.lock() = Some(committer::spawn(fs.clone(), writer)?);
+        Ok(fs)
     }
 
-    /// Freezes mutations (they get EROFS from here on), commits, reaps orphans, closes the database.
-    /// A second call returns the same result.
-    pub fn stop(&self) -> Result<Superblock, StoreError> {
-        unimplemented!()
-    }
-
-    /// Returns once every operation that ended before the call is committed.
-    pub fn sync(&self) -> Result<(), Errno> {
-        unimplemented!()
-    }
-
+    /// Bytes and inodes in use, and their caps.
     pub fn usage(&self) -> Usage {
-        unimplemented!()
-    }
-    pub fn health(&self) -> Health {
-        unimplemented!()
+        let state = self.state.lock();
+        Usage {
+            bytes: state.bytes_used(),
+            bytes_limit: state.pieces_limit * PIECE_SIZE as u64,
+            inodes: state.inodes_used,
+            inodes_limit: state.inodes_limit,
+        }
     }
 
-    // Each successful lookup, create, mknod, mkdir, symlink, link and tmpfile, and each readdir entry that carried
-    // attributes, counts one reference, which `forget` gives back.
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        unimplemented!()
+    /// How it is doing, for `status`.
+    pub fn health(&self) -> Health {
+        let usage = self.usage();
+        let state = self.state.lock();
+        Health {
+            usage,
+            txid: state.txid,
+            dirty_bytes: state.dirty_bytes() as u64,
+            throttled: self.throttled.load(Ordering::Relaxed),
+            failed: match &state.refusal {
+                Some(Refusal::Failed(why)) => Some(why.clone()),
+                Some(Refusal::DiskFull) => Some(StoreError::Full.to_string()),
+                Some(Refusal::Stopping) | None => None,
+            },
+        }
     }
+
+    /// Gives back references that the kernel held. With the last one an unlinked inode is gone.
     pub fn forget(&self, ino: Ino, count: u64) {
-        unimplemented!()
+        let contents = Contents::default();
+        let mut op = Op::new(Look { state: self.state.lock(), contents: &contents });
+        let Some(inode) = op.inodes.get_mut(&ino) else { return };
+        debug_assert!(inode.lookups >= count, "more references given back than were taken");
+        inode.lookups = inode.lookups.saturating_sub(count);
+        if inode.lookups > 0 || !inode.row.is_orphan() || op.refusal.is_some() {
+            return; // A stop reaps the orphans that are left.
+        }
+        op.delete(ino);
+        if op.finish() {
+            self.work.notify_one();
+        }
+        self.progress.notify_all();
     }
-    pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        unimplemented!()
+
+    /// Runs an operation that reads. The closure may be run several times.
+    fn look<T>(&self, mut run: impl FnMut(&Look<'_>) -> Step<T>) -> Result<T, Errno> {
+        let mut loaded = load::Loaded::default();
+        loop {
+            let step = run(&Look { state: self.state.lock(), contents: loaded.contents() });
+            match step {
+                Ok(value) => return Ok(value),
+                Err(Stop::Errno(errno)) => return Err(errno),
+                Err(Stop::Need(need)) => self.load(need, &mut loaded)?,
+            }
+        }
     }
-    pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
-        unimplemented!()
+
+    /// Runs an operation that changes something. The closure may be run several times; it must not edit before it has
+    /// looked at everything it needs.
+    fn change<T>(&self, mut run: impl FnMut(&mut Op<'_>) -> Step<T>) -> Result<T, Errno> {
+        let mut loaded = load::Loaded::default();
+        let mut drain_until = None;
+        loop {
+            let mut state = self.state.lock();
+            while state.refusal.is_none() && state.running.changes >= DIRTY_ROWS_MAX {
+                self.wait_for_commit(&mut state);
+            }
+            if let Some(refusal) = &state.refusal {
+                return Err(refusal.errno());
+            }
+            let mut op = Op::new(Look { state, contents: loaded.contents() });
+            match run(&mut op) {
+                Ok(value) => {
+                    if op.finish() {
+                        self.work.notify_one();
+                    }
+                    return Ok(value);
+                }
+                Err(Stop::Errno(errno)) => {
+                    if errno != Errno::NoSpc || !self.drain_orphans(op, &mut drain_until) {
+                        return Err(errno);
+                    }
+                }
+                Err(Stop::Need(need)) => {
+                    drop(op);
+                    self.load(need, &mut loaded)?;
+                }
+            }
+        }
     }
-    pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>, Errno> {
-        unimplemented!()
+
+    /// After ENOSPC: the kernel gives unlinked inodes back in its own time, so wait a moment for the space of those.
+    /// Returns whether some came back.
+    fn drain_orphans(&self, op: Op<'_>, until: &mut Option<Instant>) -> bool {
+        let before = op.orphans;
+        if before == 0 {
+            return false;
+        }
+        let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(ORPHAN_DRAIN_MS));
+        let mut state = op.into_state();
+        while state.orphans >= before {
+            if self.progress.wait_until(&mut state, until).timed_out() {
+                return false;
+            }
+        }
+        true
     }
-    /// Also creates regular files: `mode` carries the type.
-    pub fn mknod(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32, rdev: u32) -> Result<Attr, Errno> {
-        unimplemented!()
-    }
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr, Errno> {
-        unimplemented!()
-    }
-    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr, Errno> {
-        unimplemented!()
-    }
-    pub fn tmpfile(&self, caller: &Caller, parent: Ino, mode: u32) -> Result<Attr, Errno> {
-        unimplemented!()
-    }
-    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        unimplemented!()
-    }
-    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, to_name: &[u8], mode: RenameMode) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    /// Appends at most `size` bytes at `offset` to `out`; fewer only at the end of the file.
-    pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    /// Returns the bytes written: fewer than given when the cap is reached on the way, ENOSPC when not one fits.
-    pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, Errno> {
-        unimplemented!()
-    }
+
     /// Whether a write would have to wait for the committer first; such a write belongs on a thread that may wait.
     pub fn write_would_wait(&self) -> bool {
-        unimplemented!()
+        let state = self.state.lock();
+        state.dirty_bytes() >= DIRTY_MAX && state.refusal.is_none()
     }
-    /// `mode` is fallocate(2)'s.
-    pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
-        unimplemented!()
+
+    /// Waits until content may become dirty again.
+    fn wait_for_memory(&self) {
+        let mut state = self.state.lock();
+        if state.dirty_bytes() >= DIRTY_MAX {
+            self.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        while state.dirty_bytes() >= DIRTY_MAX && state.refusal.is_none() {
+            self.wait_for_commit(&mut state);
+        }
     }
-    pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64, Errno> {
-        unimplemented!()
-    }
-    pub fn copy_range(&self, from: Ino, from_at: u64, to: Ino, to_at: u64, length: u64) -> Result<u64, Errno> {
-        unimplemented!()
-    }
-    /// Calls `entry` for each name after `from` (0: from the start) until it returns false, which means that the entry
-    /// was not taken. With `plus`, entries carry attributes and every one taken counts a reference.
-    pub fn readdir(
-        &self,
-        ino: Ino,
-        from: Cookie,
-        plus: bool,
-        entry: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    /// Value of an xattr.
-    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, Errno> {
-        unimplemented!()
-    }
-    /// Names, each with a NUL behind it. Names of the `trusted.` space only for root.
-    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>, Errno> {
-        unimplemented!()
-    }
-    pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
-        unimplemented!()
-    }
-    pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Errno> {
-        unimplemented!()
+
+    fn wait_for_commit(&self, state: &mut parking_lot::MutexGuard<'_, State>) {
+        self.work.notify_one();
+        self.progress.wait(state);
     }
 }

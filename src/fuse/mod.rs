@@ -1,10 +1,39 @@
 //! The kernel adapter: converts a FUSE request, calls [`Fs`], converts the answer. It decides nothing.
 
+mod adapter;
+mod convert;
+mod invalidate;
+mod kernel;
+mod mount;
+mod prime;
+mod waiters;
+
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use crossbeam_channel::bounded;
+use fuser::{Config, Notifier, Session, SessionACL};
+use log::{debug, error, warn};
+use parking_lot::Mutex;
+
+use self::adapter::Adapter;
+pub use self::invalidate::Invalidator;
+pub use self::mount::MountError;
+use self::prime::Prime;
+use self::waiters::Waiters;
+use crate::base::Ino;
 use crate::fs::Fs;
+
+/// Threads that read requests. Measured in `docs/decisions.md`.
+const EVENT_LOOPS: usize = 2;
+
+/// How long a mount waits for its own first requests before it is handed over as it is.
+const PRIME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How to mount.
 #[derive(Clone, Debug, Default)]
@@ -15,29 +44,135 @@ pub struct MountOptions {
     pub fsname: String,
 }
 
-/// A mount being served by threads of this process.
+/// A mount being served by threads of this process. Dropped, it is taken away, in use or not.
 #[derive(Debug)]
-pub struct Mounted {}
+pub struct Mounted {
+    mountpoint: PathBuf,
+    device: Option<libc::dev_t>,
+    fs: Arc<Fs>,
+    // The one strong reference: it holds the connection open, and must end with it.
+    notifier: Arc<Mutex<Option<Arc<Notifier>>>>,
+    ended: Arc<AtomicBool>,
+    threads: Mutex<Option<JoinHandle<()>>>,
+}
 
-#[allow(unused_variables)]
 impl Mounted {
-    /// Mounts and starts serving; returns once the kernel has accepted the mount.
+    /// Mounts and starts serving; returns once the kernel has accepted the mount and knows how we want to be asked.
+    ///
+    /// # Errors
+    /// What failed is a [`MountError`] inside the `io::Error`.
     pub fn start(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> io::Result<Mounted> {
-        unimplemented!()
+        let mountpoint =
+            mountpoint.canonicalize().map_err(|error| MountError::Mountpoint(mountpoint.to_owned(), error))?;
+        let connection = mount::mount(&mountpoint, options)?;
+        let prime = Arc::new(Prime::new());
+        let (waiters, waiting_threads) = Waiters::start(&fs).inspect_err(|_| give_up(&mountpoint))?;
+        let adapter = Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime) };
+
+        let mut config = Config::default();
+        config.n_threads = Some(event_loops());
+        // Who may come in is the kernel's to decide, by allow_other; fuser's own rule would only refuse more.
+        let session = Session::from_fd(adapter, connection, SessionACL::All, config)
+            .inspect_err(|_| give_up(&mountpoint))
+            .map_err(MountError::Handshake)?;
+        let notifier = Arc::new(Mutex::new(Some(Arc::new(session.notifier()))));
+        let ended = Arc::new(AtomicBool::new(false));
+
+        let (held, flag, at) = (Arc::clone(&notifier), Arc::clone(&ended), mountpoint.clone());
+        let serve = move || {
+            if let Err(error) = session.run() {
+                error!("serving {}: {error}", at.display());
+            }
+            held.lock().take();
+            flag.store(true, Ordering::Release);
+            for thread in waiting_threads {
+                let _ = thread.join();
+            }
+        };
+        let threads = thread::Builder::new().name("fuse".into()).spawn(serve).inspect_err(|_| give_up(&mountpoint))?;
+        let threads = Mutex::new(Some(threads));
+        let mut mounted = Mounted { mountpoint, device: None, fs, notifier, ended, threads };
+        mounted.device = mounted.prime(prime);
+        Ok(mounted)
     }
 
     /// Where.
     pub fn mountpoint(&self) -> PathBuf {
-        unimplemented!()
+        self.mountpoint.clone()
+    }
+
+    /// For telling the kernel of changes that it did not ask for.
+    pub fn invalidator(&self) -> Invalidator {
+        let notifier = self.notifier.lock().as_ref().map(Arc::downgrade).unwrap_or_default();
+        Invalidator { notifier, fs: Arc::clone(&self.fs) }
     }
 
     /// Blocks until the mount is gone, whoever unmounted it, and every serving thread has ended.
     pub fn wait(&self) {
-        unimplemented!()
+        // Whoever waits second waits for the lock.
+        let mut threads = self.threads.lock();
+        if let Some(threads) = threads.take() {
+            let _ = threads.join();
+        }
     }
 
     /// Takes the mount away: `lazy` also while files on it are open (they get ENOTCONN), otherwise EBUSY.
+    ///
+    /// Returns once it is gone from the tree; [`Mounted::wait`] waits for the end of what is under way.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        unimplemented!()
+        if self.ended.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Someone else may have unmounted it, and someone again may have mounted something else there.
+        if self.device.is_some_and(|ours| mount::device_at(&self.mountpoint).is_ok_and(|there| there != ours)) {
+            return Ok(());
+        }
+        mount::unmount(&self.mountpoint, lazy)
+    }
+
+    /// Sends the mount its first requests, from a thread of its own: were the mount not to answer, we could still go on.
+    fn prime(&self, prime: Arc<Prime>) -> Option<libc::dev_t> {
+        let (done, result) = bounded(1);
+        let (at, name) = (self.mountpoint.clone(), prime.name().to_owned());
+        let ask = move || {
+            let _ = done.send(prime.run(&at));
+        };
+        if let Err(error) = thread::Builder::new().name("prime".into()).spawn(ask) {
+            warn!("{} is not primed: {error}", self.mountpoint.display());
+            return None;
+        }
+        match result.recv_timeout(PRIME_PATIENCE) {
+            Ok(Ok(device)) => {
+                self.invalidator().entry(Ino::ROOT, std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()));
+                kernel::set_read_ahead(device);
+                Some(device)
+            }
+            Ok(Err(error)) => {
+                debug!("{} is not primed: {error}", self.mountpoint.display());
+                None
+            }
+            Err(_) => {
+                warn!("{} does not answer", self.mountpoint.display());
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount(true) {
+            warn!("{} stays mounted: {error}", self.mountpoint.display());
+        }
+    }
+}
+
+fn event_loops() -> usize {
+    thread::available_parallelism().map_or(EVENT_LOOPS, NonZeroUsize::get).min(EVENT_LOOPS)
+}
+
+fn give_up(mountpoint: &Path) {
+    if let Err(error) = mount::unmount(mountpoint, true) {
+        warn!("{} stays mounted: {error}", mountpoint.display());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Errno;
 
 /// A failure of the session database.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no file.
     #[error("{0}: no session database there")]

@@ -1,0 +1,109 @@
+//! Attributes: getattr, and setattr for mode, owner and times. (A change of size is `allocate`'s.)
+
+use super::inode::Inode;
+use super::state::{Op, Step};
+use super::types::{Attr, Caller, SetAttr, SetTime};
+use super::{Fs, acl};
+use crate::base::{Errno, FileKind, Ino, Timestamp};
+
+/// The xattr that holds a file's capabilities. Writing to the file, truncating it or changing its owner removes it.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+/// Clears set-id bits as Linux does on a write by anyone without CAP_FSETID, and on every chown: set-gid only where
+/// the group may execute, for otherwise it does not mean a change of group.
+pub(super) fn clear_set_id(inode: &mut Inode) {
+    let mode = &mut inode.row.mode;
+    if FileKind::of_mode(*mode) != Some(FileKind::Directory) {
+        *mode &= !libc::S_ISUID;
+        if *mode & libc::S_IXGRP != 0 {
+            *mode &= !libc::S_ISGID;
+        }
+    }
+}
+
+impl Fs {
+    /// What `stat` shows of an inode.
+    pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
+        let state = self.state.lock();
+        Ok(Attr::of(&state.inode(ino)?.row))
+    }
+
+    /// Changes attributes. The kernel has checked the caller's right to (`default_permissions`).
+    pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
+        self.change(|op| {
+            op.inode(ino)?;
+            let chowned = set.uid.is_some() || set.gid.is_some();
+            if chowned || set.size.is_some() {
+                op.look_at_capability(ino)?;
+            }
+            let acl = match set.mode {
+                Some(mode) => op.acl_after_chmod(ino, mode)?,
+                None => None,
+            };
+            if let Some(size) = set.size {
+                op.resize_file(ino, size)?;
+                op.drop_capability(ino);
+                if caller.uid != 0 {
+                    op.update(ino, clear_set_id);
+                }
+            }
+            if chowned {
+                op.drop_capability(ino);
+            }
+            if let Some(acl) = acl {
+                op.put_xattr(ino, acl::ACCESS, &acl);
+            }
+            op.set_row(ino, set);
+            Ok(Attr::of(&op.inode(ino)?.row))
+        })
+    }
+}
+
+impl Op<'_> {
+    /// Sets what `set` names besides the size. A call that names nothing changes nothing, not even ctime.
+    fn set_row(&mut self, ino: Ino, set: &SetAttr) {
+        if *set == SetAttr::default() {
+            return;
+        }
+        let now = self.now;
+        let time = |set: SetTime| -> Timestamp {
+            match set {
+                SetTime::Now => now,
+                SetTime::To(time) => time,
+            }
+        };
+        self.update(ino, |inode| {
+            if set.uid.is_some() || set.gid.is_some() {
+                clear_set_id(inode);
+            }
+            let row = &mut inode.row;
+            row.uid = set.uid.unwrap_or(row.uid);
+            row.gid = set.gid.unwrap_or(row.gid);
+            if let Some(mode) = set.mode {
+                row.mode = row.mode & libc::S_IFMT | mode & 0o7777;
+            }
+            row.atime = set.atime.map_or(row.atime, time);
+            row.mtime = set.mtime.map_or(row.mtime, time);
+        });
+    }
+
+    /// The access ACL as a chmod leaves it; `None` when the file has none.
+    fn acl_after_chmod(&self, ino: Ino, mode: u32) -> Step<Option<Vec<u8>>> {
+        Ok(match self.xattr(ino, acl::ACCESS)? {
+            Some(acl) => Some(acl::chmod(acl, mode)?),
+            None => None,
+        })
+    }
+
+    /// Has the file's xattrs loaded where it may carry capabilities, so that `drop_capability` can work.
+    pub fn look_at_capability(&self, ino: Ino) -> Step<()> {
+        self.xattr(ino, CAPABILITY).map(drop)
+    }
+
+    /// Removes the file's capabilities, if it has any.
+    pub fn drop_capability(&mut self, ino: Ino) {
+        if let Ok(Some(_)) = self.xattr(ino, CAPABILITY) {
+            self.remove_xattr(ino, CAPABILITY);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! An inode in memory: its row, its kernel references, and what hangs on it once it was loaded.
+
+use std::collections::BTreeMap;
+
+use super::blockmap::BlockMap;
+use crate::base::limits::attached_pieces;
+use crate::base::{Cookie, FileKind, Ino, Map, Name};
+use crate::format::InodeRow;
+
+/// Xattrs by name.
+pub(super) type Xattrs = BTreeMap<Name, Box<[u8]>>;
+
+/// One inode. Once in memory it stays there until it is deleted, so what is not in memory was never changed.
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub row: InodeRow,
+    /// References the kernel holds: an unlinked inode lives until they are gone.
+    pub lookups: u64,
+    /// `None` until loaded.
+    pub xattrs: Option<Box<Xattrs>>,
+    pub body: Body,
+}
+
+/// What an inode has besides its row.
+#[derive(Debug)]
+pub(super) enum Body {
+    Dir(Box<Dir>),
+    File(File),
+    /// Links, FIFOs, sockets, devices: the row is all there is.
+    Leaf,
+}
+
+/// A file's blocks; `None` until loaded.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub blocks: Option<BlockMap>,
+}
+
+/// A directory's names, empty until loaded.
+#[derive(Debug)]
+pub(super) struct Dir {
+    pub parent: Ino,
+    pub loaded: bool,
+    entries: Map<Name, Entry>,
+    /// Names by cookie. New cookies are the largest, so this only grows at its end; a removed name stays until
+    /// `compact` and is recognised by its cookie.
+    order: Vec<(Cookie, Name)>,
+}
+
+/// Where a name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub ino: Ino,
+    pub kind: FileKind,
+    pub cookie: Cookie,
+}
+
+impl Inode {
+    /// An inode as the store has it; `parent` is the directory it was found in.
+    pub fn stored(row: InodeRow, parent: Ino) -> Inode {
+        Self::with_body(row, parent, false)
+    }
+
+    /// An inode that was just created: nothing of it is in the store, so all of it is loaded.
+    pub fn created(row: InodeRow, parent: Ino) -> Inode {
+        Self::with_body(row, parent, true)
+    }
+
+    fn with_body(row: InodeRow, parent: Ino, new: bool) -> Inode {
+        let no_xattrs = new || row.attached as usize == row.target.len();
+        let no_blocks = new || row.pieces == attached_pieces(row.attached.into());
+        let body = match row.kind() {
+            FileKind::Directory => Body::Dir(Box::new(Dir::new(parent, new))),
+            FileKind::Regular => Body::File(File { blocks: no_blocks.then(BlockMap::default) }),
+            _ => Body::Leaf,
+        };
+        Inode { row, lookups: 0, xattrs: no_xattrs.then(Default::default), body }
+    }
+
+    pub fn dir(&self) -> Option<&Dir> {
+        match &self.body {
+            Body::Dir(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
+    pub fn dir_mut(&mut self) -> Option<&mut Dir> {
+        match &mut self.body {
+            Body::Dir(dir) => Some(dir),
+            _ => None,
+        }
+    }
+}
+
+impl Dir {
+    fn new(parent: Ino, loaded: bool) -> Dir {
+        Dir { parent, loaded, entries: Map::default(), order: Vec::new() }
+    }
+
+    pub fn get(&self, name: &[u8]) -> Option<Entry> {
+        self.entries.get(name).copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Makes room for a load that brings `count` names.
+    pub fn reserve(&mut self, count: usize) {
+        self.entries.reserve(count);
+        self.order.reserve(count);
+    }
+
+    /// Adds a name, or leads one that is there elsewhere; then it keeps its place, so that a running `readdir` neither
+    /// misses nor repeats it.
+    pub fn put(&mut self, name: Name, entry: Entry) {
+        if self.entries.insert(name.clone(), entry).is_none() {
+            debug_assert!(self.order.last().is_none_or(|(last, _)| *last < entry.cookie));
+            self.order.push((entry.cookie, name));
+        }
+    }
+
+    pub fn remove(&mut self, name: &[u8]) {
+        self.entries.remove(name);
+        if self.order.len() > 64 && self.entries.len() < self.order.len() / 2 {
+            let entries = &self.entries;
+            self.order.retain(|(cookie, name)| entries.get(name).is_some_and(|e| e.cookie == *cookie));
+        }
+    }
+
+    /// Names whose cookie is greater than `after`, in order.
+    pub fn after(&self, after: Cookie) -> impl Iterator<Item = (&Name, Entry)> {
+        let start = self.order.partition_point(|(cookie, _)| *cookie <= after);
+        self.order[start..].iter().filter_map(|(cookie, name)| {
+            let entry = self.entries.get(name)?;
+            (entry.cookie == *cookie).then_some((name, *entry))
+        })
+    }
+}

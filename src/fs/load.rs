@@ -1,0 +1,104 @@
+//! Bringing into memory what an operation asked for. The store is read with the state unlocked.
+//!
+//! This is sound because what is in memory stays there: a directory, block map or xattr set that is not in memory was
+//! not changed since the session was opened, so what the store has of it is current, whatever is being committed.
+
+use log::error;
+
+use super::Fs;
+use super::blockmap::BlockMap;
+use super::inode::{Body, Inode};
+use super::state::{Contents, Need};
+use crate::base::{DataId, Errno, Ino, Map};
+use crate::store::StoreError;
+
+/// How often content may be missing from the store before that counts as damage. A reader that was overtaken by a
+/// commit finds its data id gone, and finds another one in the block map the next time.
+const MISSES_ALLOWED: u32 = 4;
+
+/// What was loaded for one operation, across its restarts.
+#[derive(Default)]
+pub(super) struct Loaded {
+    contents: Contents,
+    misses: Map<DataId, u32>,
+}
+
+impl Loaded {
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl Fs {
+    pub(super) fn load(&self, need: Need, loaded: &mut Loaded) -> Result<(), Errno> {
+        match need {
+            Need::Dir(ino) => self.load_directory(ino),
+            Need::Blocks(ino) => self.load_blocks(ino),
+            Need::Xattrs(ino) => self.load_xattrs(ino),
+            Need::Contents(ids) => self.load_contents(&ids, loaded),
+        }
+        .map_err(|failure| {
+            error!("{failure}");
+            failure.errno()
+        })
+    }
+
+    /// Loads a directory's names together with their inodes: whoever lists a directory looks at its files next.
+    fn load_directory(&self, ino: Ino) -> Result<(), StoreError> {
+        let _loading = self.loading.lock();
+        if self.state.lock().inodes.get(&ino).and_then(Inode::dir).is_none_or(|dir| dir.loaded) {
+            return Ok(()); // Someone else was faster, or it is gone: the operation will see.
+        }
+        let rows = self.store.directory(ino)?;
+        let mut state = self.state.lock();
+        state.inodes.reserve(rows.len());
+        let mut names = Vec::with_capacity(rows.len());
+        for (dentry, row) in rows {
+            let entry = super::inode::Entry { ino: dentry.ino, kind: dentry.kind, cookie: dentry.cookie };
+            names.push((dentry.name, entry));
+            // A file with several names may be here already, and be newer.
+            state.inodes.entry(dentry.ino).or_insert_with(|| Inode::stored(row, ino));
+        }
+        if let Some(dir) = state.inodes.get_mut(&ino).and_then(Inode::dir_mut) {
+            dir.reserve(names.len());
+            for (name, entry) in names {
+                dir.put(name, entry);
+            }
+            dir.loaded = true;
+        }
+        Ok(())
+    }
+
+    fn load_blocks(&self, ino: Ino) -> Result<(), StoreError> {
+        let _loading = self.loading.lock();
+        let rows = self.store.blocks(ino)?;
+        if let Some(Inode { body: Body::File(file), .. }) = self.state.lock().inodes.get_mut(&ino) {
+            file.blocks.get_or_insert_with(|| BlockMap::from_rows(&rows));
+        }
+        Ok(())
+    }
+
+    fn load_xattrs(&self, ino: Ino) -> Result<(), StoreError> {
+        let _loading = self.loading.lock();
+        let rows = self.store.xattrs(ino)?;
+        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
+            inode.xattrs.get_or_insert_with(|| Box::new(rows.into_iter().collect()));
+        }
+        Ok(())
+    }
+
+    fn load_contents(&self, ids: &[DataId], loaded: &mut Loaded) -> Result<(), StoreError> {
+        for &id in ids {
+            if let Some(content) = self.store.data(id)? {
+                loaded.contents.insert(id, content);
+                continue;
+            }
+            let misses = loaded.misses.entry(id).or_default();
+            *misses += 1;
+            if *misses > MISSES_ALLOWED {
+                return Err(StoreError::Damaged(format!("content {id} is named by a block and is not there")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! One method for each kind of request: convert, call [`Fs`], reply.
+//!
+//! What the transport cannot carry is not here: fuser 0.18 knows no TMPFILE, STATX or SYNCFS and answers them ENOSYS.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{self, FOR_EVER, GENERATION, caller, errno, file_attr};
+use super::kernel;
+use super::prime::{PRIME_INO, Prime};
+use super::waiters::Waiters;
+use crate::base::limits::{MAX_WRITE, NAME_MAX, PIECE_SIZE, SYMLINK_MAX};
+use crate::base::{Cookie, Errno, FileKind, Ino};
+use crate::fs::{Attr, Fs, SetAttr};
+
+/// The most bytes one COPY_FILE_RANGE can answer for: its reply is 32 bits wide.
+const COPY_MAX: u64 = (u32::MAX as u64) & !(PIECE_SIZE as u64 - 1);
+
+thread_local! {
+    /// What a READ is answered from: one buffer for each thread, since fresh pages cost more than the copy.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Serves one [`Fs`] to the kernel.
+pub(super) struct Adapter {
+    pub(super) fs: Arc<Fs>,
+    pub(super) waiters: Waiters,
+    pub(super) prime: Arc<Prime>,
+}
+
+fn ino(number: INodeNo) -> Ino {
+    Ino(number.0)
+}
+
+fn entry(reply: ReplyEntry, result: Result<Attr, Errno>) {
+    match result {
+        Ok(attr) => reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn attributes(reply: ReplyAttr, result: Result<Attr, Errno>) {
+    match result {
+        Ok(attr) => reply.attr(&FOR_EVER, &file_attr(&attr)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// The protocol of getxattr and listxattr: size 0 asks for the size, a size too small is ERANGE.
+fn sized(reply: ReplyXattr, size: u32, result: Result<impl AsRef<[u8]>, Errno>) {
+    match result {
+        Err(error) => reply.error(errno(error)),
+        Ok(value) if size == 0 => reply.size(value.as_ref().len() as u32),
+        Ok(value) if value.as_ref().len() > size as usize => reply.error(errno(Errno::Range)),
+        Ok(value) => reply.data(value.as_ref()),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        kernel::negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(attr) = self.prime.answers(parent, name) {
+            return reply.entry(&Prime::TTL, &attr, GENERATION);
+        }
+        match self.fs.lookup(ino(parent), name.as_bytes()) {
+            // Inode number 0 is ENOENT that the kernel may remember; the error itself it would forget at once.
+            Err(Errno::NoEnt) => {
+                reply.entry(&FOR_EVER, &convert::bare_attr(Ino(0), FileKind::Regular), GENERATION);
+            }
+            result => entry(reply, result),
+        }
+    }
+
+    fn forget(&self, _request: &Request, number: INodeNo, nlookup: u64) {
+        if number != PRIME_INO {
+            self.fs.forget(ino(number), nlookup);
+        }
+    }
+
+    fn getattr(&self, _request: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        attributes(reply, self.fs.getattr(ino(number)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>, // ours alone
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
+        let set = SetAttr { mode, uid, gid, size, atime, mtime };
+        attributes(reply, self.fs.setattr(&caller(request, 0), ino(number), &set));
+    }
+
+    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
+        match self.fs.readlink(ino(number)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        entry(reply, self.fs.mknod(&caller(request, umask), ino(parent), name.as_bytes(), mode, rdev));
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        entry(reply, self.fs.mkdir(&caller(request, umask), ino(parent), name.as_bytes(), mode));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.unlink(ino(parent), name.as_bytes()));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.rmdir(ino(parent), name.as_bytes()));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        if target.len() > SYMLINK_MAX {
+            return reply.error(errno(Errno::NameTooLong));
+        }
+        entry(reply, self.fs.symlink(&caller(request, 0), ino(parent), name.as_bytes(), target));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        to_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let result = convert::rename_mode(flags)
+            .and_then(|mode| self.fs.rename(ino(parent), name.as_bytes(), ino(to), to_name.as_bytes(), mode));
+        empty(reply, result);
+    }
+
+    fn link(&self, _request: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        entry(reply, self.fs.link(ino(number), ino(parent), name.as_bytes()));
+    }
+
+    fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Told once, the kernel opens files by itself and keeps their pages from one open to the next.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn flush(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let mode = libc::S_IFREG | (mode & 0o7777);
+        match self.fs.mknod(&caller(request, umask), ino(parent), name.as_bytes(), mode, 0) {
+            Ok(attr) => {
+                let keep = FopenFlags::FOPEN_KEEP_CACHE;
+                reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, FileHandle(0), keep);
+            }
+            // The kernel believed there was no such name, and someone beside it made one. ESTALE has it look again.
+            Err(Errno::Exist) if flags & libc::O_EXCL == 0 => reply.error(errno(Errno::Stale)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            match self.fs.read(ino(number), offset, size.min(MAX_WRITE) as usize, buffer) {
+                Ok(()) => reply.data(buffer),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let flags = convert::write_flags(write_flags);
+        if self.fs.write_would_wait() {
+            return self.waiters.write(ino(number), offset, data, flags, reply);
+        }
+        match self.fs.write(ino(number), offset, data, flags) {
+            Ok(written) => reply.written(written as u32),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn fsync(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(reply);
+    }
+
+    fn fsyncdir(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(reply);
+    }
+
+    fn readdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let result = self.fs.readdir(ino(number), Cookie(offset), false, &mut |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.ino.0), entry.cookie.0, convert::file_type(entry.kind), name)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let result = self.fs.readdir(ino(number), Cookie(offset), true, &mut |entry| {
+            let attr = match &entry.attr {
+                Some(attr) => file_attr(attr),
+                None => convert::bare_attr(entry.ino, entry.kind),
+            };
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.ino.0), entry.cookie.0, name, &FOR_EVER, &attr, GENERATION)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        let usage = self.fs.usage();
+        let unit = PIECE_SIZE as u64;
+        let free = usage.bytes_limit.saturating_sub(usage.bytes) / unit;
+        let free_inodes = usage.inodes_limit.saturating_sub(usage.inodes);
+        let (size, names) = (PIECE_SIZE as u32, NAME_MAX as u32);
+        reply.statfs(usage.bytes_limit / unit, free, free, usage.inodes_limit, free_inodes, size, names, size);
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let result = convert::xattr_mode(flags)
+            .and_then(|mode| self.fs.setxattr(&caller(request, 0), ino(number), name.as_bytes(), value, mode));
+        empty(reply, result);
+    }
+
+    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.fs.getxattr(ino(number), name.as_bytes()));
+    }
+
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.fs.listxattr(&caller(request, 0), ino(number)));
+    }
+
+    fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.removexattr(&caller(request, 0), ino(number), name.as_bytes()));
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.fs.fallocate(&caller(request, 0), ino(number), mode, offset, length));
+    }
+
+    fn lseek(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let result = convert::seek(whence).and_then(|what| {
+            let offset = u64::try_from(offset).map_err(|_| Errno::NxIo)?;
+            self.fs.seek(ino(number), offset, what)
+        });
+        match result {
+            Ok(offset) => reply.offset(offset as i64),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _from_fh: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _to_fh: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let length = length.min(COPY_MAX);
+        match self.fs.copy_range(&caller(request, 0), ino(from), from_offset, ino(to), to_offset, length) {
+            Ok(copied) => reply.written(copied as u32),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    // Told once that we know neither, the kernel asks no more. (fuser's own methods also log a warning.)
+    fn bmap(&self, _request: &Request, _number: INodeNo, _blocksize: u32, _index: u64, reply: ReplyBmap) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _handle: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+}
