@@ -85,7 +85,7 @@ impl Client {
         let mut lines = BufReader::new(FrameReader::new(&mut self.input));
         loop {
             let mut line = String::new();
-            if lines.read_line(&mut line).map_err(from_stream)? == 0 {
+            if lines.read_line(&mut line).map_err(ControlError::of_stream)? == 0 {
                 return Ok(());
             }
             let entry = serde_json::from_str(&line).map_err(|error| ControlError::Lost(error.into()))?;
@@ -145,10 +145,12 @@ fn unexpected(reply: Reply) -> ControlError {
     }
 }
 
-/// The fault in a stream's error, if one was sent; otherwise the connection broke.
-fn from_stream(error: io::Error) -> ControlError {
-    match error.downcast::<SentFault>() {
-        Ok(SentFault(fault)) => ControlError::Refused(fault),
-        Err(error) => ControlError::Lost(error),
+impl ControlError {
+    /// The fault in the error of a stream, if one was sent; otherwise the connection broke.
+    pub fn of_stream(error: io::Error) -> ControlError {
+        match error.downcast::<SentFault>() {
+            Ok(SentFault(fault)) => ControlError::Refused(fault),
+            Err(error) => ControlError::Lost(error),
+        }
     }
 }

@@ -108,7 +108,7 @@ impl Read for FrameReader<'_> {
             if self.ended {
                 return Ok(0);
             }
-            match receive(self.input)? {
+            match receive(self.input).map_err(cut)? {
                 Frame::Bytes(bytes) => self.left = bytes,
                 Frame::End => self.ended = true,
                 Frame::Fault(fault) => return Err(io::Error::other(SentFault(fault))),
@@ -117,10 +117,20 @@ impl Read for FrameReader<'_> {
         let some = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let done = self.input.read(&mut buffer[..some])?;
         if done == 0 && some > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(cut(io::ErrorKind::UnexpectedEof.into()));
         }
         self.left -= done as u64;
         Ok(done)
+    }
+}
+
+/// The end of the connection is not the end of the stream: who reads it must not take it for a short archive.
+fn cut(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(io::ErrorKind::ConnectionAborted, "the connection ended in the middle")
+        }
+        _ => error,
     }
 }
 
@@ -140,7 +150,7 @@ mod tests {
         assert_eq!(out, data);
         for cut in [0, 5, 100, FRAME, whole.len() - 1] {
             let error = FrameReader::new(&mut &whole[..cut]).read_to_end(&mut Vec::new()).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "cut at {cut}");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "cut at {cut}");
         }
 
         let mut broken = Vec::new();

@@ -66,6 +66,8 @@ pub enum Request {
     Import {
         /// Where.
         path: PathBytes,
+        /// Under this name, if that is a directory.
+        under: Option<PathBytes>,
     },
 }
 

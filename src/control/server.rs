@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::frames::{FrameReader, FrameWriter, receive, send};
-use super::message::{Fault, Reply, Request};
+use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
@@ -125,7 +125,7 @@ impl Shared {
             }
             Request::Sync => send(&mut out, &safe(self.sync().map_err(|error| fault(&error))))?,
             Request::Stop { lazy } => return self.stop(stream, lazy),
-            Request::Import { path } => self.import(peer, path.as_bytes(), &mut input, &mut out)?,
+            Request::Import { path, under } => self.import(peer, &path, under.as_ref(), &mut input, &mut out)?,
             _ => {
                 send(&mut out, &Reply::Stream)?;
                 let mut frames = FrameWriter::new(&mut out);
@@ -169,7 +169,8 @@ impl Shared {
     fn import(
         &self,
         peer: Peer,
-        path: &[u8],
+        path: &PathBytes,
+        under: Option<&PathBytes>,
         input: &mut BufReader<&UnixStream>,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -177,7 +178,8 @@ impl Shared {
         out.flush()?;
         let mut frames = FrameReader::new(input);
         let touched = &mut |touched: Touched| (self.hooks.invalidate)(&touched);
-        let result = tree::import(&self.fs, &caller(peer), path, &mut frames, touched);
+        let under = under.map(PathBytes::as_bytes);
+        let result = tree::import(&self.fs, &caller(peer), path.as_bytes(), under, &mut frames, touched);
         if result.is_err() {
             // What is still on its way is taken, so that the client comes to read the answer.
             let _ = io::copy(&mut frames.by_ref(), &mut io::sink());

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use super::TreeError;
-use super::item::{Item, ItemKind, Sink, Target, Totals};
+use super::item::{Item, ItemKind, Sink, Target, Totals, Xattrs};
 use crate::base::Timestamp;
 
 const BLOCK: usize = 512;
@@ -158,7 +158,7 @@ struct Extensions {
     mtime: Option<Timestamp>,
     sparse_name: Option<Vec<u8>>,
     real_size: Option<u64>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
 }
 
 impl Extensions {

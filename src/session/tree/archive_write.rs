@@ -58,10 +58,8 @@ impl<'a> Writer<'a> {
             ItemKind::HardLink(path) => Some(self.name_of(path, false)),
             _ => None,
         };
-        if let Some(link) = &link {
-            if !set_link(&mut header, link) {
-                records.add(b"linkpath", link);
-            }
+        if let Some(link) = link.as_ref().filter(|link| !set_link(&mut header, link)) {
+            records.add(b"linkpath", link);
         }
         records.fields(&mut header, item, stored);
         if [&name, link.as_ref().unwrap_or(&name)].iter().any(|name| std::str::from_utf8(name).is_err()) {

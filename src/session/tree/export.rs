@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::archive_write::Writer;
-use super::item::{Item, ItemKind, Totals, split_rdev};
+use super::item::{Item, ItemKind, Totals, Xattrs, split_rdev};
 use super::list::children;
 use super::resolve::{Follow, Node, resolve};
 use super::{Shown, TreeError};
@@ -124,7 +124,7 @@ impl<'a> Walk<'a, '_> {
         Ok(extents)
     }
 
-    fn xattrs(&self, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    fn xattrs(&self, ino: Ino) -> Result<Xattrs, Errno> {
         let names = self.fs.listxattr(self.caller, ino)?;
         let mut xattrs = Vec::new();
         for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {

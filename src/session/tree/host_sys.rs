@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::item::Xattrs;
 use crate::base::Timestamp;
 
 /// A name for a system call.
@@ -80,7 +81,7 @@ pub(super) fn set_xattr(file: &File, name: &CStr, value: &[u8]) -> io::Result<()
 }
 
 /// Every xattr of a path, not of what it may link to. None where the file system keeps none.
-pub(super) fn xattrs_of(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(super) fn xattrs_of(path: &Path) -> io::Result<Xattrs> {
     let path = c_name(path.as_os_str().as_bytes())?;
     // SAFETY: `path` ends in NUL; the buffer is as long as said.
     let names = grow(|buffer| unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) });

@@ -9,26 +9,40 @@ use super::{Touched, TreeError};
 use crate::base::{Errno, FileKind, Ino};
 use crate::fs::{Attr, Caller, Fs, SetAttr, SetTime, WriteFlags, XattrMode};
 
-/// Makes what is in the stream at `path`, which is what the top of the archive is called there. What is there already
-/// is merged (directories) or replaced (everything else). `touched` hears of every change, for a kernel that has the
-/// session mounted.
+/// Makes what is in the stream at `path`, which is what the top of the archive is called there; or, when `path` is a
+/// directory and a name `under` it is given, there. What is there already is merged (directories) or replaced
+/// (everything else). `touched` hears of every change, for a kernel that has the session mounted.
 pub fn import(
     fs: &Fs,
     caller: &Caller,
     path: &[u8],
+    under: Option<&[u8]>,
     input: &mut dyn Read,
     touched: &mut dyn FnMut(Touched),
 ) -> Result<Totals, TreeError> {
-    let place = match split_last(path) {
+    let path = match under {
+        Some(name) if is_directory(fs, path)? => [path, name].join(&b'/'),
+        _ => path.to_owned(),
+    };
+    let place = match split_last(&path) {
         Some((parent, name)) => Some((resolve(fs, &parent, Follow::Last)?, name)),
         None => None,
     };
     // Exactly what was asked for: a umask would take bits away that are set right afterwards.
     let caller = Caller { umask: 0, ..*caller };
-    unpack(input, &mut Into { fs, caller, place, base: path.to_vec(), touched, dirs: Vec::new() })
+    unpack(input, &mut Importing { fs, caller, place, base: path, touched, dirs: Vec::new() })
 }
 
-struct Into<'a, 't> {
+fn is_directory(fs: &Fs, path: &[u8]) -> Result<bool, TreeError> {
+    match resolve(fs, path, Follow::Last) {
+        Ok(node) => Ok(node.attr().kind == FileKind::Directory),
+        // A slash behind a name says that a directory is meant.
+        Err(TreeError::Session { errno: Errno::NoEnt, .. }) if !path.ends_with(b"/") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+struct Importing<'a, 't> {
     fs: &'a Fs,
     caller: Caller,
     /// Directory and name of the top; `None` when it is the root itself.
@@ -39,7 +53,7 @@ struct Into<'a, 't> {
     dirs: Vec<(Ino, Item)>,
 }
 
-impl<'a> Into<'a, '_> {
+impl<'a> Importing<'a, '_> {
     /// The directory and the name of an item. Links on the way are not followed: the archive made its directories.
     fn parent(&self, path: &[Vec<u8>]) -> Result<Option<(Option<Node<'a>>, Ino, Vec<u8>)>, Errno> {
         let Some((last, parents)) = path.split_last() else {
@@ -146,7 +160,7 @@ impl<'a> Into<'a, '_> {
     }
 }
 
-impl Target for Into<'_, '_> {
+impl Target for Importing<'_, '_> {
     fn put(&mut self, item: &Item, data: &mut dyn FnMut(Sink<'_>) -> Result<(), TreeError>) -> Result<(), TreeError> {
         let shown = [self.base.as_slice(), &item.shown()].join(&b'/');
         let at = || TreeError::at(&shown);

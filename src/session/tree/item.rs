@@ -43,8 +43,11 @@ pub struct Item {
     /// Last change of the content.
     pub mtime: Timestamp,
     /// Extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
+
+/// Names and values of extended attributes.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Item {
     /// The path as one text, for messages.

@@ -1,0 +1,49 @@
+//! `check`
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Context, Progress};
+use crate::session::SessionError;
+use crate::store::{self, Store};
+
+#[derive(Serialize)]
+struct Answer {
+    session: String,
+    ok: bool,
+    txid: u64,
+    findings: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    code: String,
+    text: String,
+}
+
+/// Beside a running server it checks the state of the last commit.
+pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
+    let dir = context.store.existing(&context.session(session)?)?;
+    let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
+    let database = Store::open_read_only(&dir.database()).map_err(failed)?;
+    let mut progress = Progress::new(context, "checking", false);
+    let found = store::check(&database, &mut |done, total| progress.at(done, total)).map_err(failed)?;
+    drop(progress);
+    let txid = database.superblock().map_err(failed)?.txid.0;
+    let findings: Vec<Found> =
+        found.into_iter().map(|found| Found { code: found.code.to_string(), text: found.text }).collect();
+    let answer = Answer { session: session.to_owned(), ok: findings.is_empty(), txid, findings };
+    context.answer(&answer, |out| {
+        answer.findings.iter().try_for_each(|found| writeln!(out, "{}: {}", found.code, found.text))?;
+        match answer.findings.len() {
+            0 if context.quiet => Ok(()),
+            0 => writeln!(out, "{session}: clean at transaction {txid}"),
+            1 => writeln!(out, "{session}: 1 finding"),
+            many => writeln!(out, "{session}: {many} findings"),
+        }
+    })?;
+    Ok(if answer.ok { 0 } else { Exit::Findings.code() })
+}
