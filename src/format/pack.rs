@@ -170,6 +170,18 @@ impl Pack {
         Ok(pack)
     }
 
+    /// What a frame's header says without decoding it: the codec, and the bytes of the decoded payload. `None`: no
+    /// frame of this version.
+    pub fn describe(frame: &[u8]) -> Option<(Codec, u32)> {
+        let header = frame.get(..HEADER).filter(|header| header[..4] == MAGIC && header[4] == VERSION)?;
+        let codec = match header[5] {
+            0 => Codec::Raw,
+            1 => Codec::Zstd,
+            _ => return None,
+        };
+        Some((codec, u32_at(header, 20)))
+    }
+
     /// Data ids and lengths, in the order of their bytes.
     pub fn directory(&self) -> impl Iterator<Item = (DataId, u32)> + '_ {
         (0..self.blocks).map(|i| (DataId(u64_at(&self.raw, i * ENTRY)), u32_at(&self.raw, i * ENTRY + 8)))

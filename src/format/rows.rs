@@ -125,7 +125,8 @@ impl Counts {
             match row.kind() {
                 FileKind::Regular => {
                     self.files += 1;
-                    self.bytes += row.size;
+                    // Sparse files can add up to more than 64 bits hold; what goes round comes back.
+                    self.bytes = self.bytes.wrapping_add(row.size);
                 }
                 FileKind::Directory => self.dirs += 1,
                 _ => {}
@@ -141,7 +142,7 @@ impl Counts {
             match row.kind() {
                 FileKind::Regular => {
                     self.files -= 1;
-                    self.bytes -= row.size;
+                    self.bytes = self.bytes.wrapping_sub(row.size);
                 }
                 FileKind::Directory => self.dirs -= 1,
                 _ => {}

@@ -1,6 +1,9 @@
 //! What can be wrong with a session database, in words for a person. The file system turns them into an errno.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode};
 
 use crate::base::Errno;
 
@@ -31,6 +34,14 @@ pub enum StoreError {
         /// The unknown flags.
         flags: u64,
     },
+    /// Laid out in a way this program was not built for: another block size, another hash.
+    #[error("{path}: {what}, which this program cannot read")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        what: String,
+    },
     /// Something in it is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -51,6 +62,57 @@ impl StoreError {
         match self {
             StoreError::Full => Errno::NoSpc,
             _ => Errno::Io,
+        }
+    }
+
+    /// What a failed system call on `path` means.
+    pub(super) fn from_io(path: &Path, error: &io::Error) -> StoreError {
+        match error.raw_os_error() {
+            Some(code) if is_full(code) => StoreError::Full,
+            _ => match error.kind() {
+                io::ErrorKind::NotFound => StoreError::Missing(path.to_owned()),
+                io::ErrorKind::PermissionDenied => StoreError::Permission(path.to_owned()),
+                _ => StoreError::Io(format!("{}: {error}", path.display())),
+            },
+        }
+    }
+
+    /// What a failure of SQLite means while `path` is being opened, when the file itself is still in doubt.
+    pub(super) fn opening(path: &Path, error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => StoreError::NotOurs(path.to_owned()),
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreError::Permission(path.to_owned()),
+            Some(ErrorCode::CannotOpen) => match std::fs::metadata(path) {
+                Err(error) => StoreError::from_io(path, &error),
+                Ok(_) => StoreError::Permission(path.to_owned()),
+            },
+            _ => error.into(),
+        }
+    }
+
+    /// A failure on this connection, told apart by the system call below it. SQLite itself says "full" only of a
+    /// failed write; the shared-memory file, a sync and a quota it reports as I/O errors.
+    pub(super) fn on(self, sql: &Connection) -> StoreError {
+        match self {
+            // SAFETY: the handle is live as long as `sql` is borrowed, and the call only reads a field of it.
+            StoreError::Io(_) if is_full(unsafe { rusqlite::ffi::sqlite3_system_errno(sql.handle()) }) => {
+                StoreError::Full
+            }
+            other => other,
+        }
+    }
+}
+
+fn is_full(code: i32) -> bool {
+    code == libc::ENOSPC || code == libc::EDQUOT
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+            _ => StoreError::Io(error.to_string()),
         }
     }
 }

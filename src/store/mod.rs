@@ -2,16 +2,25 @@
 //!
 //! Nothing above this floor sees SQL. A [`Store`] is read from any thread; the one [`Writer`] belongs to the committer.
 
+mod commit;
+mod content;
 mod error;
+mod maintain;
+mod open;
+mod pool;
+mod read;
+mod rows;
+mod schema;
+mod superblock;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use content::Content;
 pub use error::StoreError;
 
-use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};
-use crate::format::{BlockRow, Counts, DentryRow, Digest, InodeRow, Transaction};
+use crate::base::{Cookie, DataId, Ino, PackId, Seq, Timestamp, Txid};
+use crate::format::{Counts, Digest};
 
 /// The one row that says what this database is and how far it got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,97 +81,20 @@ pub struct CreateOptions {
 
 /// An open session database, to read from.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    pool: pool::Pool,
+    cache: content::PackCache,
+}
 
-/// The one that writes.
+/// The one that writes. Dropping it without [`Writer::close`] is what a crash is: nothing committed is lost, and the
+/// database stays marked as unclean.
 #[derive(Debug)]
-pub struct Writer {}
-
-/// The bytes of one block, still inside the decoded pack they came in. Zeros follow them to the end of the block.
-#[derive(Clone, Debug)]
-pub struct Content {}
-
-impl std::ops::Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        unimplemented!()
-    }
-}
-
-impl Store {
-    /// Makes a new database at `path`; it appears there complete or not at all.
-    pub fn create(_path: &Path, _options: &CreateOptions) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database unclean.
-    pub fn open(_path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
-        unimplemented!()
-    }
-
-    /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
-    pub fn open_read_only(_path: &Path) -> Result<Arc<Store>, StoreError> {
-        unimplemented!()
-    }
-
-    /// The superblock as last committed.
-    pub fn superblock(&self) -> Result<Superblock, StoreError> {
-        unimplemented!()
-    }
-
-    /// One inode.
-    pub fn inode(&self, _ino: Ino) -> Result<Option<InodeRow>, StoreError> {
-        unimplemented!()
-    }
-
-    /// A directory's names with the inodes they lead to, in the order of their cookies.
-    pub fn directory(&self, _ino: Ino) -> Result<Vec<(DentryRow, InodeRow)>, StoreError> {
-        unimplemented!()
-    }
-
-    /// A file's blocks, by index.
-    pub fn blocks(&self, _ino: Ino) -> Result<Vec<BlockRow>, StoreError> {
-        unimplemented!()
-    }
-
-    /// An inode's xattrs.
-    pub fn xattrs(&self, _ino: Ino) -> Result<Vec<(Name, Box<[u8]>)>, StoreError> {
-        unimplemented!()
-    }
-
-    /// The content of a block, its checksums verified. `None`: no such id, which is what a reader sees that was
-    /// overtaken by a commit; it looks up the block again.
-    pub fn data(&self, _id: DataId) -> Result<Option<Content>, StoreError> {
-        unimplemented!()
-    }
-}
-
-impl Writer {
-    /// Commits a transaction durably. `next.pack` is ignored: packs are numbered here.
-    pub fn commit(&mut self, _txn: &Transaction, _next: NextIds) -> Result<Superblock, StoreError> {
-        unimplemented!()
-    }
-
-    /// Removes every orphan, in one transaction; returns how many there were.
-    pub fn reap_orphans(&mut self) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-
-    /// Changes the caps.
-    pub fn set_limits(&mut self, _bytes: u64, _inodes: u64) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Does waiting housekeeping for about `budget`: copies the WAL back, rewrites packs that are mostly dead.
-    /// Returns whether more is waiting.
-    pub fn maintain(&mut self, _budget: Duration) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    /// Ends in one self-contained file: WAL copied back and gone, free pages given back, clean flag set.
-    /// Returns the final superblock.
-    pub fn close(self) -> Result<Superblock, StoreError> {
-        unimplemented!()
-    }
+pub struct Writer {
+    sql: rusqlite::Connection,
+    path: PathBuf,
+    store: Arc<Store>,
+    /// As last committed.
+    state: Superblock,
+    /// What is alive of each pack, once somebody had to know.
+    space: Option<commit::Space>,
 }

@@ -17,13 +17,31 @@ impl Rng {
 }
 
 /// A path in a tree of few names, so that operations meet each other.
-pub type Path = Vec<Vec<u8>>;
+#[derive(Clone, PartialEq, Eq)]
+pub struct Path(pub Vec<Vec<u8>>);
+
+impl std::ops::Deref for Path {
+    type Target = Vec<Vec<u8>>;
+
+    fn deref(&self) -> &Vec<Vec<u8>> {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for name in &self.0 {
+            write!(f, "/{}", name[..name.len().min(8)].escape_ascii())?;
+        }
+        Ok(())
+    }
+}
 
 #[derive(Clone, Debug)]
 pub enum Op {
     Create(Path),
     Mkdir(Path),
-    Symlink(Path, Vec<u8>),
+    Symlink(Path, usize),
     Mkfifo(Path),
     Link(Path, Path),
     Unlink(Path),
@@ -66,8 +84,8 @@ pub enum Op {
         len: u64,
     },
     Chmod(Path, u32),
-    SetXattr(Path, Vec<u8>, usize),
-    RemoveXattr(Path, Vec<u8>),
+    SetXattr(Path, String, usize),
+    RemoveXattr(Path, String),
     /// Opens a file (keeps a reference) and unlinks it; it is checked and written until the next `Forget`.
     UnlinkOpen(Path),
     Forget,
@@ -79,13 +97,16 @@ pub enum Op {
 
 fn path(rng: &mut Rng) -> Path {
     let depth = 1 + rng.below(3);
-    (0..depth)
-        .map(|_| match rng.below(12) {
-            0 => b"\xff\n name".to_vec(),
-            1 => vec![b'n'; 255],
-            n => vec![b'a' + n as u8],
-        })
-        .collect()
+    let name = |rng: &mut Rng| match rng.below(12) {
+        0 => b"\xff\n name".to_vec(),
+        1 => vec![b'n'; 255],
+        n => vec![b'a' + n as u8],
+    };
+    Path((0..depth).map(|_| name(rng)).collect())
+}
+
+fn xattr(rng: &mut Rng) -> String {
+    format!("user.{}", rng.below(3))
 }
 
 /// Offsets near block and piece boundaries, where the mistakes live.
@@ -117,7 +138,7 @@ impl Op {
         match rng.below(100) {
             0..=13 => Op::Create(path(rng)),
             14..=21 => Op::Mkdir(path(rng)),
-            22..=24 => Op::Symlink(path(rng), vec![b't'; 1 + rng.below(600) as usize]),
+            22..=24 => Op::Symlink(path(rng), 1 + rng.below(600) as usize),
             25 => Op::Mkfifo(path(rng)),
             26..=29 => Op::Link(path(rng), path(rng)),
             30..=35 => Op::Unlink(path(rng)),
@@ -144,12 +165,8 @@ impl Op {
                 }
             }
             87 => Op::Chmod(path(rng), rng.below(0o10000) as u32),
-            88..=89 => Op::SetXattr(
-                path(rng),
-                vec![b'u', b's', b'e', b'r', b'.', b'a' + rng.below(3) as u8],
-                rng.below(9000) as usize,
-            ),
-            90 => Op::RemoveXattr(path(rng), vec![b'u', b's', b'e', b'r', b'.', b'a' + rng.below(3) as u8]),
+            88..=89 => Op::SetXattr(path(rng), xattr(rng), rng.below(9000) as usize),
+            90 => Op::RemoveXattr(path(rng), xattr(rng)),
             91..=92 => Op::UnlinkOpen(path(rng)),
             93..=94 => Op::Forget,
             95..=97 => Op::Sync,

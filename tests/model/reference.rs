@@ -121,6 +121,7 @@ impl Model {
         }
         let is_dir = matches!(kind, Kind::Dir { .. });
         let links = if is_dir { 2 } else { 1 };
+        let mode = if is_dir { mode | self.nodes[&parent].mode & libc::S_ISGID } else { mode };
         let node = Node { kind, mode, links, xattrs: BTreeMap::new(), open: false };
         self.room(1, node.pieces() + self.growth(parent, 24 + name.len() as u64))?;
         let id = self.next;

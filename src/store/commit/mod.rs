@@ -1,0 +1,150 @@
+//! A commit: content is packed on worker threads first, then packs and rows go into one SQLite transaction, which
+//! also carries the digest, the counts and the ids along. It is there whole or not at all.
+
+mod apply;
+mod packing;
+mod space;
+mod statements;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use self::apply::Apply;
+use self::packing::pack;
+pub(super) use self::packing::{Packed, pack_stored};
+pub(super) use self::space::{Space, drop_dead_packs};
+pub(super) use self::statements::Statements;
+use super::{NextIds, StoreError, Superblock, Writer, superblock};
+use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp};
+use crate::format::{Change, Transaction};
+
+impl Writer {
+    /// Commits a transaction durably. `next.pack` is ignored: packs are numbered here. A transaction without changes
+    /// commits nothing. After an error the database is what it was before, and the same commit may be tried again.
+    pub fn commit(&mut self, txn: &Transaction, next: NextIds) -> Result<Superblock, StoreError> {
+        if txn.is_empty() {
+            return Ok(self.state.clone());
+        }
+        self.bound_wal()?;
+        let packed = pack(contents(txn), self.state.next.pack);
+        match write(&mut self.sql, &mut self.space, &self.state, txn, next, &packed) {
+            Ok(state) => {
+                self.state = state.clone();
+                Ok(state)
+            }
+            Err(error) => {
+                // It may have been counted on already; it is derived again when it is next needed.
+                self.space = None;
+                Err(error.on(&self.sql))
+            }
+        }
+    }
+
+    /// Removes every orphan, in one transaction; returns how many there were.
+    pub fn reap_orphans(&mut self) -> Result<u64, StoreError> {
+        let mut txn = Transaction { last_seq: self.last_seq(), ..Transaction::default() };
+        {
+            let mut query = self.sql.prepare_cached("SELECT ino FROM orphan ORDER BY ino")?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                let ino: i64 = row.get(0)?;
+                let ino = u64::try_from(ino).map_err(|_| StoreError::Damaged(format!("orphan {ino}: no inode")))?;
+                txn.apply(Change::DropInode(Ino(ino)));
+            }
+        }
+        let next = self.state.next;
+        self.commit(&txn, next)?;
+        // Rows of `orphan` with no inode behind them are damage, but not a reason to keep them.
+        Ok(txn.inodes.len() as u64)
+    }
+
+    /// Changes the caps. They are no part of the state that txid and digest name.
+    pub fn set_limits(&mut self, bytes: u64, inodes: u64) -> Result<(), StoreError> {
+        let state = Superblock { bytes_limit: bytes, inodes_limit: inodes, ..self.state.clone() };
+        superblock::write(&self.sql, &state).map_err(|error| error.on(&self.sql))?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// The last operation any commit carried.
+    fn last_seq(&self) -> Seq {
+        Seq(self.state.next.seq.0.saturating_sub(1))
+    }
+}
+
+/// The content that the transaction's rows name and no commit has seen, ordered by directory and name where the
+/// transaction knows them: what a walk reads together then lies together in a pack (`docs/decisions.md`, 1). Files that
+/// got no name here follow in the order of their numbers. Content that no row names is left out: it was written and
+/// overwritten within the transaction.
+fn contents(txn: &Transaction) -> Vec<packing::Item<'_>> {
+    let named = txn.dentries.values().flatten().filter_map(|(_, dentry)| dentry.as_ref());
+    let places: Map<Ino, (Ino, &Name)> = named
+        .filter(|dentry| txn.files.contains_key(&dentry.ino))
+        .map(|dentry| (dentry.ino, (dentry.parent, &dentry.name)))
+        .collect();
+    let mut files: Vec<_> = txn.files.iter().map(|(ino, file)| (places.get(ino), *ino, file)).collect();
+    files.sort_unstable_by_key(|&(place, ino, _)| (place.is_none(), place, ino));
+    let mut taken = Set::default();
+    let rows = files.into_iter().flat_map(|(_, _, file)| file.rows.values());
+    rows.filter_map(|row| {
+        let bytes = txn.data.get(&row.data)?;
+        taken.insert(row.data).then(|| packing::Item::new(row.data, bytes))
+    })
+    .collect()
+}
+
+/// The part of a commit that holds SQLite's write lock.
+fn write(
+    sql: &mut Connection,
+    space: &mut Option<Space>,
+    before: &Superblock,
+    txn: &Transaction,
+    next: NextIds,
+    packed: &[Packed],
+) -> Result<Superblock, StoreError> {
+    let sql = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut state = before.clone();
+    state.txid = before.txid.next();
+    state.last_active = Timestamp::now();
+    state.next = grown(before.next, next, packed.len());
+    let mut statements = Statements::prepare(&sql)?;
+    insert_packs(&mut statements, space, packed)?;
+    let mut apply = Apply::new(&mut statements, &mut state, before.next.ino, txn, packed);
+    apply.inodes()?;
+    apply.dentries()?;
+    let dead = apply.dead_data()?;
+    space::release(&sql, &mut statements, space, &dead)?;
+    statements.put_txn(&state, txn.last_seq)?;
+    drop(statements);
+    superblock::write(&sql, &state)?;
+    sql.commit()?;
+    Ok(state)
+}
+
+/// Stores packs and the places of what lies in them.
+fn insert_packs(
+    statements: &mut Statements<'_>,
+    space: &mut Option<Space>,
+    packed: &[Packed],
+) -> Result<(), StoreError> {
+    for pack in packed {
+        statements.put_pack(pack)?;
+        for &(id, place) in &pack.places {
+            statements.put_data(id, place)?;
+            if let Some(space) = space {
+                space.add(place);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ids after a commit. None ever goes back, whatever the caller says: an id given twice would be two things.
+fn grown(before: NextIds, next: NextIds, packs: usize) -> NextIds {
+    NextIds {
+        ino: before.ino.max(next.ino),
+        data: before.data.max(next.data),
+        pack: PackId(before.pack.0 + packs as u64),
+        cookie: before.cookie.max(next.cookie),
+        seq: before.seq.max(next.seq),
+    }
+}

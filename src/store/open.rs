@@ -1,0 +1,218 @@
+//! The beginning and the end of a session database: creating, opening, closing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::commit::Statements;
+use super::content::PackCache;
+use super::pool::Pool;
+use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
+use super::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer, superblock};
+use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid};
+use crate::format::{Counts, Digest, InodeRow};
+
+/// How long `close` waits for reads under way.
+const READERS_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// Makes a new database at `path`; it appears there complete or not at all. An existing file is an error.
+    pub fn create(path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
+        if path.try_exists().map_err(|error| StoreError::from_io(path, &error))? {
+            return Err(StoreError::Io(format!("{}: there already", path.display())));
+        }
+        let building = beside(path, ".new");
+        let built = build(&building, options).and_then(|()| {
+            // The rename below must never be on disk before what it names.
+            let synced = File::open(&building).and_then(|file| file.sync_all());
+            let renamed = synced.and_then(|()| fs::rename(&building, path)).and_then(|()| sync_directory_of(path));
+            renamed.map_err(|error| StoreError::from_io(path, &error))
+        });
+        if built.is_err() {
+            let _ = fs::remove_file(&building); // The first error is the one to report.
+        }
+        built
+    }
+
+    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database unclean.
+    pub fn open(path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
+        let sql = connect(path, true)?;
+        let mut state = superblock::read(&sql)?;
+        // Nothing was written up to here: a database that is refused stays as it is.
+        let mode = schema::set_journal_mode(&sql, "WAL")?;
+        if !mode.eq_ignore_ascii_case("wal") {
+            return Err(StoreError::Io(format!("{}: no WAL possible here (SQLite stays in {mode})", path.display())));
+        }
+        state.epoch += 1;
+        state.clean = false;
+        state.last_active = Timestamp::now();
+        superblock::write(&sql, &state).map_err(|error| error.on(&sql))?;
+        let store = Arc::new(Store { pool: Pool::new(path.to_owned()), cache: PackCache::default() });
+        let writer = Writer { sql, path: path.to_owned(), store: Arc::clone(&store), state, space: None };
+        Ok((store, writer))
+    }
+
+    /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
+    pub fn open_read_only(path: &Path) -> Result<Arc<Store>, StoreError> {
+        let sql = connect(path, false)?;
+        superblock::read(&sql)?;
+        let pool = Pool::new(path.to_owned());
+        pool.put(sql);
+        Ok(Arc::new(Store { pool, cache: PackCache::default() }))
+    }
+}
+
+impl Writer {
+    /// Ends in one self-contained file: WAL copied back and gone, free pages given back, clean flag set.
+    /// Returns the final superblock. Packs waiting to be rewritten are left for the next mount after about a second.
+    ///
+    /// Somebody who looks at the database from outside keeps SQLite from removing the WAL; then it stays, emptied or
+    /// not, and the next open takes it in.
+    pub fn close(mut self) -> Result<Superblock, StoreError> {
+        self.tidy();
+        let mut last = self.state.clone();
+        last.clean = true;
+        last.last_active = Timestamp::now();
+        superblock::write(&self.sql, &last).map_err(|error| error.on(&self.sql))?;
+        self.store.pool.close(READERS_PATIENCE);
+        self.sql.flush_prepared_statement_cache();
+        match schema::set_journal_mode(&self.sql, "DELETE") {
+            Ok(mode) if mode.eq_ignore_ascii_case("delete") => {}
+            Ok(_) => log::warn!("{}: somebody else reads it; the WAL stays beside it", self.path.display()),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                log::warn!("{}: somebody else reads it; the WAL stays beside it", self.path.display());
+            }
+            Err(error) => return Err(StoreError::from(error).on(&self.sql)),
+        }
+        let Writer { sql, path, .. } = self;
+        sql.close().map_err(|(_, error)| StoreError::from(error))?;
+        // The name of the WAL must not come back after a power cut.
+        sync_directory_of(&path).map_err(|error| StoreError::from_io(&path, &error))?;
+        Ok(last)
+    }
+}
+
+/// Connects to `path` and makes sure that it is a session database this program can read, or write.
+fn connect(path: &Path, writing: bool) -> Result<Connection, StoreError> {
+    let found = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
+    if !found.is_file() {
+        return Err(StoreError::NotOurs(path.to_owned()));
+    }
+    let sql = if writing { schema::connect_writer(path) } else { schema::connect_reader(path) };
+    let sql = sql.map_err(|error| StoreError::opening(path, error))?;
+    let pragma = |name: &str| {
+        sql.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(|error| StoreError::opening(path, error))
+    };
+    // SQLite reads the file here for the first time; one that is shorter than its header says it calls corrupt.
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(StoreError::NotOurs(path.to_owned()));
+    }
+    let found = pragma("user_version")?.cast_unsigned();
+    if found > FORMAT_VERSION {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT_VERSION });
+    }
+    if found == 0 {
+        return Err(StoreError::NotOurs(path.to_owned()));
+    }
+    superblock::layout(&sql)?.verify(path, writing)?;
+    // Asked of a file it may not write, SQLite opens it for reading and says so only to those who ask.
+    if writing && sql.is_readonly("main")? {
+        return Err(StoreError::Permission(path.to_owned()));
+    }
+    Ok(sql)
+}
+
+/// Makes the whole database in a file nobody knows of yet.
+fn build(path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::from_io(path, &error)),
+        _ => {} // What a crash in here left behind.
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::from_io(path, &error))?;
+    let mut sql = schema::connect_writer(path).map_err(|error| StoreError::opening(path, error))?;
+    let filled = schema::install(&sql).and_then(|()| fill(&mut sql, options)).map_err(|error| error.on(&sql));
+    sql.close().map_err(|(_, error)| StoreError::from(error))?;
+    filled
+}
+
+/// Puts the root directory and the superblock in: the state that txid 0 names.
+fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let root = InodeRow {
+        ino: Ino::ROOT,
+        mode: FileKind::Directory.mode_bits() | 0o755,
+        uid: options.uid,
+        gid: options.gid,
+        nlink: 2,
+        rdev: 0,
+        size: 0,
+        pieces: 0,
+        attached: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        target: Box::default(),
+    };
+    let (mut digest, mut counts) = (Digest::default(), Counts::default());
+    digest.add_inode(&root);
+    counts.add(&root);
+    let state = Superblock {
+        uuid: random_uuid()?,
+        parent: None,
+        epoch: 0,
+        txid: Txid(0),
+        digest,
+        counts,
+        next: NextIds { ino: Ino(2), data: DataId(1), pack: PackId(1), cookie: Cookie(1), seq: Seq(1) },
+        bytes_limit: options.bytes_limit,
+        inodes_limit: options.inodes_limit,
+        clean: true,
+        created: now,
+        last_active: now,
+    };
+    let txn = sql.transaction()?;
+    Statements::prepare(&txn)?.put_inode(&root, state.txid)?;
+    superblock::write(&txn, &state)?;
+    Ok(txn.commit()?)
+}
+
+fn random_uuid() -> Result<[u8; 16], StoreError> {
+    let mut uuid = [0; 16];
+    // SAFETY: the kernel fills at most `uuid.len()` bytes, which `uuid` has.
+    let got = unsafe { libc::getrandom(uuid.as_mut_ptr().cast(), uuid.len(), 0) };
+    // Up to 256 bytes come whole or not at all.
+    if got != 16 {
+        return Err(StoreError::Io(format!("no random bytes: {}", io::Error::last_os_error())));
+    }
+    // Version 4, variant 1: so that tools which print UUIDs know what they see.
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
+/// The file of the same name with `suffix` behind it.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes names in `path`'s directory durable.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}

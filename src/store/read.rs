@@ -1,0 +1,135 @@
+//! What a [`Store`] answers: each call one statement, so each sees one committed state.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::content::Content;
+use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
+use super::{Store, StoreError, Superblock, superblock};
+use crate::base::{DataId, Ino, Name};
+use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
+
+impl Store {
+    /// The superblock as last committed.
+    pub fn superblock(&self) -> Result<Superblock, StoreError> {
+        superblock::read(&*self.pool.get()?)
+    }
+
+    /// One inode.
+    pub fn inode(&self, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
+        inode(&*self.pool.get()?, ino)
+    }
+
+    /// A directory's names with the inodes they lead to, in the order of their cookies. Empty for what is no
+    /// directory. A name that leads nowhere is damage.
+    pub fn directory(&self, ino: Ino) -> Result<Vec<(DentryRow, InodeRow)>, StoreError> {
+        // An outer join: with an inner one a lost inode would take its name along in silence.
+        let query = format!(
+            "SELECT {DENTRY}, {INODE} FROM dentry d LEFT JOIN inode i ON i.ino = d.ino
+             WHERE d.parent = ?1 ORDER BY d.cookie"
+        );
+        collect(&*self.pool.get()?, &query, ino, |row| {
+            let dentry = rows::dentry(row)?;
+            if row.get_ref(DENTRY_COLUMNS)? == ValueRef::Null {
+                let name = dentry.name.escape_ascii();
+                let text = format!("dentry {ino}/\"{name}\": leads to inode {}, which is missing", dentry.ino);
+                return Err(StoreError::Damaged(text));
+            }
+            Ok((dentry, rows::inode(row, DENTRY_COLUMNS)?))
+        })
+    }
+
+    /// A file's blocks, by index.
+    pub fn blocks(&self, ino: Ino) -> Result<Vec<BlockRow>, StoreError> {
+        let query = format!("SELECT {BLOCK} FROM block b WHERE b.ino = ?1 ORDER BY b.idx");
+        collect(&*self.pool.get()?, &query, ino, |row| Ok(rows::block(row)?))
+    }
+
+    /// An inode's xattrs, by name.
+    pub fn xattrs(&self, ino: Ino) -> Result<Vec<(Name, Box<[u8]>)>, StoreError> {
+        let query = format!("SELECT {XATTR} FROM xattr x WHERE x.ino = ?1 ORDER BY x.name");
+        collect(&*self.pool.get()?, &query, ino, |row| {
+            let xattr = rows::xattr(row)?;
+            Ok((xattr.name, xattr.value))
+        })
+    }
+
+    /// The content of a block, its checksums verified. `None`: no such id, which is what a reader sees that was
+    /// overtaken by a commit; it looks up the block again.
+    pub fn data(&self, id: DataId) -> Result<Option<Content>, StoreError> {
+        if id == DataId::ZEROS {
+            return Ok(Some(Content::default()));
+        }
+        let sql = self.pool.get()?;
+        let Some(place) = place(&sql, id)? else { return Ok(None) };
+        if let Some(pack) = self.cache.get(place.pack) {
+            return verified(id, place, pack).map(Some);
+        }
+        // A repack may have moved the block since: place and pack have to be of one state, so of one statement.
+        let Some((place, frame)) = place_and_frame(&sql, id)? else { return Ok(None) };
+        drop(sql);
+        let pack = Arc::new(decode(place, frame)?);
+        let content = verified(id, place, Arc::clone(&pack))?;
+        self.cache.put(&pack);
+        Ok(Some(content))
+    }
+}
+
+/// One inode, by its number.
+pub(super) fn inode(sql: &Connection, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
+    let mut query = sql.prepare_cached(&format!("SELECT {INODE} FROM inode i WHERE i.ino = ?1"))?;
+    let found = query.query_row([ino.sql()], |row| Ok(rows::inode(row, 0))).optional()?;
+    Ok(found.transpose()?)
+}
+
+/// All rows that belong to one inode.
+pub(super) fn collect<T>(
+    sql: &Connection,
+    query: &str,
+    ino: Ino,
+    decode: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut query = sql.prepare_cached(query)?;
+    let mut found = query.query([ino.sql()])?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next()? {
+        all.push(decode(row)?);
+    }
+    Ok(all)
+}
+
+fn place(sql: &Connection, id: DataId) -> Result<Option<Place>, StoreError> {
+    let mut query = sql.prepare_cached("SELECT id, pack, position, len, hash FROM data WHERE id = ?1")?;
+    let found = query.query_row([id.sql()], |row| Ok(rows::place(row))).optional()?;
+    Ok(found.transpose()?.map(|(_, place)| place))
+}
+
+fn place_and_frame(sql: &Connection, id: DataId) -> Result<Option<(Place, Vec<u8>)>, StoreError> {
+    let mut query = sql.prepare_cached(
+        "SELECT d.id, d.pack, d.position, d.len, d.hash, p.frame
+         FROM data d LEFT JOIN pack p ON p.id = d.pack WHERE d.id = ?1",
+    )?;
+    let mut found = query.query([id.sql()])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let (_, place) = rows::place(row)?;
+    match row.get_ref(5)? {
+        ValueRef::Blob(frame) => Ok(Some((place, frame.to_vec()))),
+        _ => Err(StoreError::Damaged(format!("pack {}: missing, although data {id} lies in it", place.pack))),
+    }
+}
+
+/// Decodes the pack a place names, and makes sure that it is that one.
+fn decode(place: Place, frame: Vec<u8>) -> Result<Pack, StoreError> {
+    let wrong = |what: String| StoreError::Damaged(format!("pack {}: {what}", place.pack));
+    let pack = Pack::decode(&frame).map_err(|error| wrong(error.to_string()))?;
+    if pack.id != place.pack { Err(wrong(format!("holds pack {}", pack.id))) } else { Ok(pack) }
+}
+
+/// The content at a place, if it is what was once written there.
+fn verified(id: DataId, place: Place, pack: Arc<Pack>) -> Result<Content, StoreError> {
+    let wrong = |what| StoreError::Damaged(format!("data {id}: {what} (pack {})", place.pack));
+    let content = Content::new(pack, place.position, place.len).ok_or_else(|| wrong("lies outside its pack"))?;
+    if content_hash(&content) != place.hash { Err(wrong("content differs from its hash")) } else { Ok(content) }
+}

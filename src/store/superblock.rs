@@ -1,0 +1,169 @@
+//! Reading and writing the superblock: the row that opening a session database begins with.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, named_params};
+
+use super::rows::{Bad, Columns};
+use super::schema::{HASH_ALGORITHM, KNOWN_INCOMPAT, KNOWN_RO_COMPAT};
+use super::{NextIds, StoreError, Superblock};
+use crate::base::limits::BLOCK_SIZE;
+use crate::base::{Cookie, DataId, Ino, PackId, Seq, Txid};
+use crate::format::{Counts, Digest};
+
+/// What the superblock says about the layout: looked at before anything else is believed.
+#[derive(Debug)]
+pub(super) struct Layout {
+    hash_algorithm: String,
+    block_size: u64,
+    /// Unknown ones are harmless.
+    pub compat: u64,
+    /// Unknown ones forbid writing.
+    pub ro_compat: u64,
+    /// Unknown ones forbid reading.
+    pub incompat: u64,
+}
+
+impl Layout {
+    /// Refuses what this program was not made for, naming the file.
+    pub fn verify(&self, path: &Path, writing: bool) -> Result<(), StoreError> {
+        let ro_compat = if writing { self.ro_compat & !KNOWN_RO_COMPAT } else { 0 };
+        let flags = self.incompat & !KNOWN_INCOMPAT | ro_compat;
+        let unsupported = |what| Err(StoreError::Unsupported { path: path.to_owned(), what });
+        if flags != 0 {
+            return Err(StoreError::Features { path: path.to_owned(), flags });
+        }
+        if self.block_size != BLOCK_SIZE as u64 {
+            return unsupported(format!("its blocks have {} bytes", self.block_size));
+        }
+        if self.hash_algorithm != HASH_ALGORITHM {
+            return unsupported(format!("its hash is {:?}", self.hash_algorithm));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the layout.
+pub(super) fn layout(sql: &Connection) -> Result<Layout, StoreError> {
+    const QUERY: &str = "SELECT id, hash_algorithm, block_size, feature_compat, feature_ro_compat, feature_incompat
+        FROM superblock WHERE id = 1";
+    let mut query = sql.prepare_cached(QUERY)?;
+    let mut rows = query.query([])?;
+    let row = rows.next()?.ok_or_else(missing)?;
+    let mut from = Columns::new(row, "superblock", 0, 1);
+    from.integer("id")?;
+    Ok(Layout {
+        hash_algorithm: from.text("hash_algorithm")?.to_owned(),
+        block_size: from.unsigned("block_size")?,
+        compat: from.bits("feature_compat")?,
+        ro_compat: from.bits("feature_ro_compat")?,
+        incompat: from.bits("feature_incompat")?,
+    })
+}
+
+/// Reads the superblock as this connection's snapshot has it.
+pub(super) fn read(sql: &Connection) -> Result<Superblock, StoreError> {
+    const QUERY: &str = "SELECT id, uuid, parent_uuid, parent_txid, epoch, txid, digest,
+        inodes, pieces, files, dirs, bytes, next_ino, next_data, next_pack, next_cookie, next_seq,
+        bytes_limit, inodes_limit, clean, created_s, created_ns, last_active_s, last_active_ns
+        FROM superblock WHERE id = 1";
+    let mut query = sql.prepare_cached(QUERY)?;
+    let found = query.query_row([], |row| Ok(decode(row))).optional()?;
+    Ok(found.ok_or_else(missing)??)
+}
+
+fn missing() -> StoreError {
+    StoreError::Damaged("superblock: the row is missing".to_owned())
+}
+
+fn decode(row: &rusqlite::Row<'_>) -> Result<Superblock, Bad> {
+    let mut from = Columns::new(row, "superblock", 0, 1);
+    from.integer("id")?;
+    let uuid = from.array("uuid")?;
+    let parent = from.optional_bytes("parent_uuid", 16)?;
+    let parent = match parent {
+        None => {
+            from.skip();
+            None
+        }
+        Some(bytes) => {
+            let uuid = bytes.try_into().map_err(|_| from.bad("row-value", "parent_uuid is no UUID"))?;
+            Some((uuid, Txid(from.unsigned("parent_txid")?)))
+        }
+    };
+    Ok(Superblock {
+        uuid,
+        parent,
+        epoch: from.unsigned("epoch")?,
+        txid: Txid(from.unsigned("txid")?),
+        digest: Digest(u128::from_le_bytes(from.array("digest")?)),
+        counts: Counts {
+            inodes: from.unsigned("inodes")?,
+            pieces: from.unsigned("pieces")?,
+            files: from.unsigned("files")?,
+            dirs: from.unsigned("dirs")?,
+            bytes: from.bits("bytes")?,
+        },
+        next: NextIds {
+            ino: Ino(from.unsigned("next_ino")?),
+            data: DataId(from.unsigned("next_data")?),
+            pack: PackId(from.unsigned("next_pack")?),
+            cookie: Cookie(from.unsigned("next_cookie")?),
+            seq: Seq(from.unsigned("next_seq")?),
+        },
+        bytes_limit: from.unsigned("bytes_limit")?,
+        inodes_limit: from.unsigned("inodes_limit")?,
+        clean: from.flag("clean")?,
+        created: from.time("created")?,
+        last_active: from.time("last_active")?,
+    })
+}
+
+/// Writes the superblock: the whole row of a new database, or every field that can change of an old one.
+pub(super) fn write(sql: &Connection, to: &Superblock) -> Result<(), StoreError> {
+    const UPSERT: &str = "INSERT INTO superblock (id, uuid, parent_uuid, parent_txid, epoch, txid, digest,
+        hash_algorithm, block_size, feature_compat, feature_ro_compat, feature_incompat,
+        next_ino, next_data, next_pack, next_cookie, next_seq, bytes_limit, inodes_limit,
+        inodes, pieces, files, dirs, bytes, clean, created_s, created_ns, last_active_s, last_active_ns)
+        VALUES (1, :uuid, :parent_uuid, :parent_txid, :epoch, :txid, :digest, :hash, :block_size, 0, 0, 0,
+        :next_ino, :next_data, :next_pack, :next_cookie, :next_seq, :bytes_limit, :inodes_limit,
+        :inodes, :pieces, :files, :dirs, :bytes, :clean, :created_s, :created_ns, :active_s, :active_ns)
+        ON CONFLICT (id) DO UPDATE SET epoch = :epoch, txid = :txid, digest = :digest,
+        next_ino = :next_ino, next_data = :next_data, next_pack = :next_pack, next_cookie = :next_cookie,
+        next_seq = :next_seq, bytes_limit = :bytes_limit, inodes_limit = :inodes_limit, inodes = :inodes,
+        pieces = :pieces, files = :files, dirs = :dirs, bytes = :bytes, clean = :clean,
+        last_active_s = :active_s, last_active_ns = :active_ns";
+    sql.prepare_cached(UPSERT)?.execute(named_params! {
+        ":uuid": to.uuid,
+        ":parent_uuid": to.parent.map(|(uuid, _)| uuid),
+        ":parent_txid": to.parent.map(|(_, txid)| txid.sql()),
+        ":epoch": to.epoch as i64, // Counted up by one a mount.
+        ":txid": to.txid.sql(),
+        ":digest": to.digest.0.to_le_bytes(),
+        ":hash": HASH_ALGORITHM,
+        ":block_size": BLOCK_SIZE as i64,
+        ":next_ino": to.next.ino.sql(),
+        ":next_data": to.next.data.sql(),
+        ":next_pack": to.next.pack.sql(),
+        ":next_cookie": to.next.cookie.sql(),
+        ":next_seq": to.next.seq.sql(),
+        ":bytes_limit": clamp(to.bytes_limit),
+        ":inodes_limit": clamp(to.inodes_limit),
+        ":inodes": to.counts.inodes as i64,
+        ":pieces": to.counts.pieces as i64,
+        ":files": to.counts.files as i64,
+        ":dirs": to.counts.dirs as i64,
+        ":bytes": to.counts.bytes as i64, // Bit for bit: sparse files can add up to more than 2^63.
+        ":clean": to.clean,
+        ":created_s": to.created.secs,
+        ":created_ns": to.created.nanos,
+        ":active_s": to.last_active.secs,
+        ":active_ns": to.last_active.nanos,
+    })?;
+    Ok(())
+}
+
+/// A cap as SQLite keeps it. "No limit" may be said as `u64::MAX`, which means as much as 2^63 − 1.
+fn clamp(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
