@@ -89,7 +89,7 @@ fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::Missing(_) => Exit::UnknownSession,
         StoreError::NotOurs(_) => Exit::NotADatabase,
-        StoreError::Newer { .. } | StoreError::Features { .. } => Exit::NewerVersion,
+        StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => Exit::NewerVersion,
         StoreError::Damaged(_) => Exit::Damaged,
         StoreError::Full => Exit::StoreFull,
         StoreError::Permission(_) => Exit::StoreUnusable,

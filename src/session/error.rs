@@ -86,7 +86,7 @@ impl SessionError {
             SessionError::Database { id, dir, source } => match source {
                 StoreError::Full => format!("df {}", dir.display()),
                 StoreError::Permission(_) => format!("ls -l {}", dir.display()),
-                StoreError::Newer { .. } | StoreError::Features { .. } => {
+                StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
                     "sessionfs --version   # then use the version that wrote the session".to_owned()
                 }
                 StoreError::NotOurs(path) => format!("file {}", path.display()),
