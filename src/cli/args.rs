@@ -1,0 +1,235 @@
+//! The command line's grammar.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use super::exit::Exit;
+
+const EXAMPLES: &str = "Examples:
+  sessionfs run ticket-8421 -- npm test        a command in the session's workspace, which comes back next time
+  sessionfs run ticket-8421 -- bash            look around in it
+  sessionfs mount ticket-8421 /mnt/workspace   the same for every process, until
+  sessionfs umount ticket-8421                 everything is committed
+  sessionfs ls                                 which sessions there are
+  sessionfs cp ./src ticket-8421:/             into a session, mounted or not
+  sessionfs export ticket-8421 > ws.tar        all of it, as a tar archive
+";
+
+/// A workspace that comes back: mount a session, work in it, stop it; the same ID brings every file back.
+#[derive(Debug, Parser)]
+#[command(name = "sessionfs", version, after_help = format!("{EXAMPLES}\n{}", Exit::help()))]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The directory that holds sessions [default: /var/lib/sessionfs for root, $XDG_DATA_HOME/sessionfs otherwise]
+    #[arg(long, env = "SESSIONFS_STORE", value_name = "DIR", global = true, value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// Answers, and errors, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Says more; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Says nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// How to open a session.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Opening {
+    /// Cap in bytes, for example 512M or 1G; of a session that is there it is changed [default of a new one: 1G]
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<Size>,
+    /// Cap on files, directories and links together [default of a new session: 1000000]
+    #[arg(long, value_name = "N")]
+    pub inodes: Option<u64>,
+    /// Fails when there is no such session, instead of creating it
+    #[arg(long)]
+    pub existing: bool,
+    /// Lets other users in; without it the workspace is its owner's alone, not even root's
+    #[arg(long)]
+    pub allow_other: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sessionfs run demo -- sh -c 'date >> log; cat log'
+  sessionfs run --size 4G --mount /workspace demo -- cargo test
+  sessionfs run demo -- bash
+
+The command runs with the workspace as its directory, in a mount namespace of its own: nobody else sees the mount.
+SESSIONFS_SESSION and SESSIONFS_MOUNT are set. When it has ended, what is left of its processes gets SIGTERM, and
+SIGKILL after the grace; then the session is stopped with everything committed.
+
+Exit status: the command's own; 128+N when signal N ended it; 127 not found; 126 not executable; 125 when we failed
+before it started; 121 when the file system's server died under it; 122 when not everything could be committed.")]
+pub struct RunArgs {
+    /// Where the workspace appears; made when missing
+    #[arg(long, value_name = "DIR", default_value = "/mnt/workspace", value_hint = ValueHint::DirPath)]
+    pub mount: PathBuf,
+    /// Seconds between SIGTERM and SIGKILL for what the command leaves running
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub grace: u64,
+    #[command(flatten)]
+    pub opening: Opening,
+    /// The session; created if there is none
+    pub session: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sessionfs mount ticket-8421                        at /mnt/workspace
+  sessionfs mount --size 10G ticket-8421 ./work
+  sessionfs mount --foreground ticket-8421 ./work    serves until SIGTERM or SIGINT, for a service manager")]
+pub struct MountArgs {
+    /// Serves in this process and logs to standard error, until it is stopped
+    #[arg(short, long)]
+    pub foreground: bool,
+    #[command(flatten)]
+    pub opening: Opening,
+    /// The session; created if there is none
+    pub session: String,
+    /// An empty directory [default: /mnt/workspace, made when missing]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a command in a session's workspace and ends with its status
+    Run(RunArgs),
+    /// Mounts a session; returns once the mount serves
+    Mount(MountArgs),
+    /// Unmounts and stops a session; returns once everything is committed
+    #[command(after_help = "A mount whose server has died is detached; the session is not touched by that.")]
+    Umount {
+        /// A session, or where one is mounted
+        #[arg(value_name = "SESSION|MOUNTPOINT", value_hint = ValueHint::DirPath)]
+        target: PathBuf,
+        /// Also while files on it are open: their users get ENOTCONN
+        #[arg(long)]
+        lazy: bool,
+    },
+    /// Lists the sessions of the store, or what is at a path of one
+    #[command(after_help = "Examples:\n  sessionfs ls\n  sessionfs ls demo:/src\n  sessionfs ls --json")]
+    Ls {
+        /// A path in a session
+        #[arg(value_name = "SESSION:/PATH")]
+        target: Option<String>,
+    },
+    /// Says how a session is doing
+    Status { session: String },
+    /// Removes sessions, for good; refuses one that is mounted
+    Rm {
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
+    /// Verifies every invariant and checksum of a session, mounted or not
+    Check { session: String },
+    /// Commits everything a mounted session has been given, without stopping it
+    Sync { session: String },
+    /// Writes a file of a session to standard output
+    Cat {
+        #[arg(value_name = "SESSION:/PATH")]
+        file: String,
+    },
+    /// Copies into or out of a session, as cp -a does; directories with all that is in them
+    #[command(after_help = "Examples:
+  sessionfs cp demo:/src ./src         out of a session
+  sessionfs cp ./patch demo:/          into one; a directory that is there takes it under its own name
+  sessionfs cp --size 4G . new:/       a new session from what is here
+
+One side is SESSION:/path. A host path with a colon in its first name is written ./like:this.")]
+    Cp {
+        #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath)]
+        from: OsString,
+        #[arg(value_name = "DST", value_hint = ValueHint::AnyPath)]
+        to: OsString,
+        /// Cap in bytes, when the copy creates the session
+        #[arg(long, value_name = "BYTES")]
+        size: Option<Size>,
+        /// Cap in inodes, when the copy creates the session
+        #[arg(long, value_name = "N")]
+        inodes: Option<u64>,
+    },
+    /// Writes a session, or a part of it, to standard output as a tar archive
+    #[command(after_help = "Examples:
+  sessionfs export demo | zstd > demo.tar.zst
+  sessionfs export demo:/src | tar tv
+
+Sockets are left out; holes stay holes (GNU sparse format 1.0), xattrs are SCHILY.xattr records.")]
+    Export {
+        #[arg(value_name = "SESSION[:/PATH]")]
+        target: String,
+    },
+    /// Writes completions for a shell to standard output
+    Completions { shell: clap_complete::Shell },
+    /// Writes the manual page (roff) to standard output, of one command if it is named
+    Man {
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+    },
+}
+
+/// Bytes, as people write them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let bad = || format!("{text:?} is no size: write bytes, or a number with K, M, G or T (powers of 1024)");
+        let upper = text.trim().to_ascii_uppercase();
+        let digits = upper.trim_end_matches("IB").trim_end_matches('B');
+        let (digits, shift) = match digits.as_bytes().last() {
+            Some(b'K') => (&digits[..digits.len() - 1], 10),
+            Some(b'M') => (&digits[..digits.len() - 1], 20),
+            Some(b'G') => (&digits[..digits.len() - 1], 30),
+            Some(b'T') => (&digits[..digits.len() - 1], 40),
+            _ => (digits, 0),
+        };
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let number: u64 = digits.parse().map_err(|_| bad())?;
+        number.checked_mul(1 << shift).map(Size).ok_or_else(bad)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in
+            [("4096", 4096), ("512M", 512 << 20), ("1g", 1 << 30), ("2GiB", 2 << 30), ("3KB", 3 << 10), ("1T", 1 << 40)]
+        {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for bad in ["", "G", "1.5G", "-1", "+1", "1X", "99999999999T", "1 G"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The commands that need no mount of their own.
+
+pub mod cat;
+pub mod check;
+pub mod cp;
+pub mod export;
+pub mod ls;
+pub mod rm;
+pub mod shell;
+pub mod status;
+pub mod sync;
+pub mod umount;

@@ -1,0 +1,81 @@
+//! `status`
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::cli::access::server;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Context, human_bytes, table};
+use crate::session::Status;
+
+/// A server that is busy for so long is reported from the session database instead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn status(context: &Context, session: &str) -> Result<u8, Failure> {
+    let dir = context.store.existing(&context.session(session)?)?;
+    let live = match server(context, &dir) {
+        Ok(Some(client)) => client.patience(PATIENCE).and_then(|client| client.status()).map(Some),
+        Ok(None) => Ok(None),
+        Err(failure) => {
+            failure.print(context.json);
+            Ok(None)
+        }
+    };
+    let status = match live {
+        Ok(Some(status)) => status,
+        Ok(None) => Status::read(&dir)?,
+        Err(error) => {
+            Failure::of_control(session, error).print(context.json);
+            Status::read(&dir)?
+        }
+    };
+    context.answer(&status, |out| print(out, &status))?;
+    Ok(0)
+}
+
+fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let share = |used: u64, limit: u64| if limit == 0 { 100 } else { used.saturating_mul(100) / limit };
+    let used =
+        |used: u64, limit: u64| format!("{} of {} ({}%)", human_bytes(used), human_bytes(limit), share(used, limit));
+    let mut rows = vec![("session", status.session.clone()), ("state", state(status))];
+    if let Some(mountpoint) = &status.mountpoint {
+        rows.push(("mounted at", mountpoint.display().to_string()));
+    }
+    if let Some(failed) = &status.failed {
+        rows.push(("FAILED", failed.clone()));
+    }
+    rows.extend([
+        ("space", used(status.bytes_used, status.bytes_limit)),
+        (
+            "inodes",
+            format!(
+                "{} of {} ({}%)",
+                status.inodes_used,
+                status.inodes_limit,
+                share(status.inodes_used, status.inodes_limit)
+            ),
+        ),
+        ("files", format!("{}, {} directories", status.files, status.dirs)),
+        ("content", human_bytes(status.content_bytes)),
+        ("on disk", human_bytes(status.database_bytes)),
+        ("to commit", human_bytes(status.dirty_bytes)),
+        ("transaction", status.txid.to_string()),
+        ("digest", status.digest.clone()),
+        ("created", status.created.clone()),
+        ("last active", status.last_active.clone()),
+        ("uuid", status.uuid.clone()),
+    ]);
+    let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    table(out, &rows, &[])
+}
+
+/// Mounted, in use by a command, idle, or left by something that died.
+pub fn state(status: &Status) -> String {
+    match (status.mounted, status.pid) {
+        (true, pid) => format!("mounted, process {}", pid.unwrap_or(0)),
+        (false, Some(pid)) => format!("in use, process {pid}"),
+        (false, None) if status.error.is_some() => "unreadable".to_owned(),
+        (false, None) if status.clean => "idle".to_owned(),
+        (false, None) => "idle, not stopped cleanly: the next use recovers it".to_owned(),
+    }
+}

@@ -1,0 +1,121 @@
+//! `umount`
+
+use std::path::{Path, PathBuf};
+
+use super::sync::described;
+use crate::base::SessionId;
+use crate::cli::access::server;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::Context;
+use crate::cli::process::mounts::{self, Mount};
+use crate::control::ControlError;
+use crate::session::{Lock, SessionDir};
+
+/// What there is to unmount.
+enum Target {
+    /// A session of this store.
+    Session(SessionDir),
+    /// A mount of ours whose session is not in this store.
+    Elsewhere(Mount),
+}
+
+pub fn umount(context: &Context, target: &Path, lazy: bool) -> Result<u8, Failure> {
+    let dir = match find(context, target)? {
+        Target::Session(dir) => dir,
+        Target::Elsewhere(mount) => return elsewhere(&mount),
+    };
+    let id = dir.id().clone();
+    match server(context, &dir) {
+        Ok(Some(client)) => {
+            let report = client.stop(lazy).map_err(|error| explain(&id, error))?;
+            context.report(&report, || described(&report))?;
+            Ok(0)
+        }
+        Ok(None) => dead(context, &dir),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn explain(id: &SessionId, error: ControlError) -> Failure {
+    let failure = Failure::of_control(id.as_str(), error);
+    match failure.exit {
+        Exit::MountBusy => failure.hint(format!("sessionfs umount --lazy {id}   # open files on it get ENOTCONN")),
+        Exit::StoreFull => failure.hint("df   # make room, then the same command again"),
+        _ => failure,
+    }
+}
+
+/// A session by name or by mount point. A path has a slash in it, or is no session's name.
+fn find(context: &Context, target: &Path) -> Result<Target, Failure> {
+    let text = target.to_string_lossy();
+    let by_name = if text.contains('/') { None } else { text.parse::<SessionId>().ok() };
+    if let Some(id) = &by_name {
+        let dir = context.store.session(id);
+        if dir.exists()? {
+            return Ok(Target::Session(dir));
+        }
+    }
+    let path = mounts::canonical(target);
+    for dir in context.store.sessions()? {
+        let holder = Lock::last_holder(&dir.lock_file());
+        if holder.and_then(|holder| holder.mountpoint).is_some_and(|mountpoint| mountpoint == path) {
+            let is_ours = context.store.holder(dir.id())?.is_some() || mounts::at(&path).is_some();
+            if is_ours {
+                return Ok(Target::Session(dir));
+            }
+        }
+    }
+    match mounts::at(&path) {
+        Some(mount) if mount.is_ours() => Ok(Target::Elsewhere(mount)),
+        _ => match by_name {
+            Some(id) if !path.exists() => {
+                Err(context.store.existing(&id).err().map_or_else(|| not_mounted(&path), Failure::from))
+            }
+            _ => Err(not_mounted(&path)),
+        },
+    }
+}
+
+fn not_mounted(what: &Path) -> Failure {
+    Failure::new(Exit::NotMounted, format!("{}: no session is mounted there", what.display())).hint("sessionfs ls")
+}
+
+/// Nobody serves the session. Its mount may still be there, if the server died.
+fn dead(context: &Context, dir: &SessionDir) -> Result<u8, Failure> {
+    let left = Lock::last_holder(&dir.lock_file()).and_then(|holder| holder.mountpoint);
+    let mount: Option<(PathBuf, Mount)> = left.and_then(|path| mounts::at(&path).map(|mount| (path, mount)));
+    match mount {
+        Some((path, mount)) if mount.is_ours() && mount.is_of(dir.id().as_str()) && mounts::is_dead(&path) => {
+            detach(&path)?;
+            let said = serde_json::json!({ "session": dir.id().as_str(), "detached": path });
+            context.report(&said, || {
+                format!(
+                    "{}: its server had died; the dead mount at {} is detached, the next mount recovers the session",
+                    dir.id(),
+                    path.display()
+                )
+            })?;
+            Ok(0)
+        }
+        _ => Err(Failure::new(Exit::NotMounted, format!("session {} is not mounted", dir.id())).hint("sessionfs ls")),
+    }
+}
+
+fn detach(path: &Path) -> Result<(), Failure> {
+    mounts::detach(path).map_err(|error| {
+        Failure::new(Exit::MountNotPermitted, format!("{} cannot be detached: {error}", path.display()))
+            .hint(format!("umount -l {}   # as root", path.display()))
+    })
+}
+
+/// Ours, but its session is in another store: only a dead one can be dealt with, since nobody is there to ask.
+fn elsewhere(mount: &Mount) -> Result<u8, Failure> {
+    if mounts::is_dead(&mount.path) {
+        detach(&mount.path)?;
+        return Ok(0);
+    }
+    let path = mount.path.display();
+    Err(Failure::new(Exit::UnknownSession, format!("{path}: {} is a session of another store", mount.source))
+        .hint(format!("sessionfs --store DIR umount {path}")))
+}

@@ -1,0 +1,87 @@
+//! The command line: parses, calls, prints. The only place that makes text and exit codes, and the only one that
+//! knows both the kernel adapter and the control socket.
+
+mod access;
+mod args;
+mod commands;
+mod exit;
+mod failure;
+mod output;
+mod process;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use exit::Exit;
+
+use args::{Cli, Command};
+use failure::Failure;
+use output::Context;
+
+/// Runs the program with this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let json = cli.global.json;
+    let is_run = matches!(cli.command, Command::Run(_));
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print(json);
+            // The statuses below 125 are CMD's: see `exit.rs`.
+            ExitCode::from(if is_run { failure.exit.for_run() } else { failure.exit.code() })
+        }
+    }
+}
+
+/// Help and version go to standard output and succeed; a usage error has its own code, and 125 under `run`, whose
+/// other statuses are the command's.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that left early (`--help | head`) is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let before_command = || std::env::args().skip(1).take_while(|arg| arg != "--");
+    if before_command().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Failure::new(Exit::Usage, line).hint("sessionfs --help").print(true);
+    } else {
+        let _ = error.print();
+    }
+    let is_run = before_command().any(|arg| arg == "run");
+    ExitCode::from(if is_run { Exit::Usage.for_run() } else { Exit::Usage.code() })
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    // These two need no store.
+    match &cli.command {
+        Command::Completions { shell } => return commands::shell::completions(*shell),
+        Command::Man { command } => return commands::shell::man(command.as_deref()),
+        _ => {}
+    }
+    let context = Context::new(&cli.global)?;
+    // The servers of `mount` and `run` log elsewhere, and a logger is set once.
+    if !matches!(cli.command, Command::Mount(_) | Command::Run(_)) {
+        context.log_to_stderr();
+    }
+    match cli.command {
+        Command::Run(args) => process::run(&context, args),
+        Command::Mount(args) => process::mount(&context, args),
+        Command::Umount { target, lazy } => commands::umount::umount(&context, &target, lazy),
+        Command::Ls { target: None } => commands::ls::sessions(&context),
+        Command::Ls { target: Some(target) } => commands::ls::tree(&context, &target),
+        Command::Status { session } => commands::status::status(&context, &session),
+        Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
+        Command::Check { session } => commands::check::check(&context, &session),
+        Command::Sync { session } => commands::sync::sync(&context, &session),
+        Command::Cat { file } => commands::cat::cat(&context, &file),
+        Command::Cp { from, to, size, inodes } => commands::cp::cp(&context, &from, &to, size, inodes),
+        Command::Export { target } => commands::export::export(&context, &target),
+        Command::Completions { .. } | Command::Man { .. } => Ok(0),
+    }
+}

@@ -1,0 +1,20 @@
+//! Processes: the server of a mount, and the supervisor of `run`.
+//!
+//! Whoever forks does so before it has a second thread. The server alone holds the FUSE descriptor and the session's
+//! lock; it never returns into the code that forked it.
+
+mod children;
+mod fork;
+mod messages;
+mod mount;
+mod mountpoint;
+pub mod mounts;
+mod namespace;
+mod preflight;
+mod run;
+mod server;
+mod signals;
+mod writeback;
+
+pub use mount::mount;
+pub use run::run;

@@ -1,0 +1,80 @@
+//! `mount`: a server in the background, or this process itself.
+
+use std::path::Path;
+
+use super::fork::{Child, fork_server, obituary, wait};
+use super::messages::{Message, Ready};
+use super::mountpoint::{Missing, prepare};
+use super::preflight;
+use super::server::{Plan, serve};
+use crate::cli::args::MountArgs;
+use crate::cli::commands::sync::described;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Context, human_bytes};
+use crate::session::OpenOptions;
+
+const DEFAULT: &str = "/mnt/workspace";
+
+pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
+    let id = context.session(&args.session)?;
+    preflight::check(context, &id, args.opening.existing)?;
+    let mountpoint = match &args.mountpoint {
+        Some(path) => prepare(path, Missing::Refuse)?,
+        None => prepare(Path::new(DEFAULT), Missing::Make)?,
+    };
+    let plan = Plan {
+        id,
+        command: "mount",
+        options: OpenOptions { bytes_limit: args.opening.size.map(|size| size.0), inodes_limit: args.opening.inodes },
+        existing: args.opening.existing,
+        mountpoint,
+        allow_other: args.opening.allow_other,
+        ends_with_parent: false,
+        foreground: args.foreground,
+    };
+    if args.foreground {
+        let report = serve(context, &plan, None, None)?;
+        context.report(&report, || described(&report))?;
+        return Ok(0);
+    }
+    let mut child = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
+    let ready = wait_until_ready(context, &plan, &mut child)?;
+    context.report(&ready, || announcement(&ready))?;
+    Ok(0)
+}
+
+/// Waits for the server to serve, or to say why it does not.
+pub fn wait_until_ready(context: &Context, plan: &Plan, child: &mut Child) -> Result<Ready, Failure> {
+    match Message::receive(&mut child.messages) {
+        Ok(Some(Message::Ready(ready))) => Ok(ready),
+        Ok(Some(Message::Failed(failure))) => {
+            // Its lock is free once it has ended: the next command must not find it in use.
+            let _ = wait(child.pid);
+            Err(failure)
+        }
+        other => {
+            log::debug!("the server said {other:?}");
+            let log = context.store.session(&plan.id).log_file();
+            let status = wait(child.pid).ok();
+            Err(Failure::new(Exit::ServerDied, format!("the server ended before it served ({})", obituary(status)))
+                .hint(format!("tail {}", log.display())))
+        }
+    }
+}
+
+/// What a mount says for itself.
+pub fn announcement(ready: &Ready) -> String {
+    let at = ready.mountpoint.display();
+    if ready.created {
+        return format!("{}: new session, mounted at {at}", ready.session);
+    }
+    format!(
+        "{}: resumed at transaction {}: {} files, {} directories, {}; mounted at {at}",
+        ready.session,
+        ready.txid,
+        ready.files,
+        ready.dirs,
+        human_bytes(ready.bytes)
+    )
+}

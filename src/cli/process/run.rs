@@ -1,0 +1,255 @@
+//! `run`: the supervisor. One thread, no FUSE descriptor, no lock: it waits for the command and for the server.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::children::{descendants, reap};
+use super::fork::{Child, fork_server, obituary, shell_status};
+use super::messages::{Message, Ready};
+use super::mount::{announcement, wait_until_ready};
+use super::mountpoint::{Missing, prepare};
+use super::namespace;
+use super::preflight;
+use super::server::Plan;
+use super::signals::{Caught, SignalFile, Signals, poll, send};
+use crate::cli::args::RunArgs;
+use crate::cli::commands::sync::described;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::Context;
+use crate::session::OpenOptions;
+
+/// What is passed on to the command.
+const FORWARDED: [i32; 7] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
+
+pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
+    let id = context.session(&args.session)?;
+    preflight::check(context, &id, args.opening.existing)?;
+    namespace::enter()?;
+    let plan = Plan {
+        id,
+        command: "run",
+        options: OpenOptions { bytes_limit: args.opening.size.map(|size| size.0), inodes_limit: args.opening.inodes },
+        existing: args.opening.existing,
+        mountpoint: prepare(&args.mount, Missing::MakeInNamespace)?,
+        allow_other: args.opening.allow_other,
+        ends_with_parent: true,
+        foreground: false,
+    };
+    let mut all = FORWARDED.to_vec();
+    all.push(libc::SIGCHLD);
+    let signals = Signals::of(&all);
+    let before = signals.block().map_err(Failure::io("signals"))?;
+    let signal_file = signals.descriptor().map_err(Failure::io("signals"))?;
+    // SAFETY: touches no memory. As PID 1 it changes nothing: everything ends up here anyway.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+
+    let mut server = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
+    let ready = wait_until_ready(context, &plan, &mut server)?;
+    say(context, || announcement(&ready));
+    let mut supervisor = Supervisor {
+        context,
+        server,
+        signals: signal_file,
+        command: 0,
+        command_status: None,
+        server_ended: None,
+        grace: Duration::from_secs(args.grace),
+    };
+    match spawn(&args, &ready, before) {
+        Ok(pid) => supervisor.command = pid,
+        Err(failure) => {
+            supervisor.stop_server()?;
+            return Err(failure);
+        }
+    }
+    supervisor.watch()
+}
+
+/// `-v` only: standard error is the command's.
+fn say(context: &Context, text: impl FnOnce() -> String) {
+    if context.verbose > 0 {
+        eprintln!("sessionfs: {}", text());
+    }
+}
+
+/// Starts the command in the workspace, with the signals as we were given them.
+fn spawn(args: &RunArgs, ready: &Ready, mask: Signals) -> Result<libc::pid_t, Failure> {
+    let supervisor = std::process::id() as libc::pid_t;
+    let mut command = Command::new(&args.command[0]);
+    command
+        .args(&args.command[1..])
+        .current_dir(&ready.mountpoint)
+        .env("PWD", &ready.mountpoint)
+        .env_remove("OLDPWD")
+        .env("SESSIONFS_SESSION", &ready.session)
+        .env("SESSIONFS_MOUNT", &ready.mountpoint);
+    // SAFETY: between fork and exec only system calls are made, on memory that is already there.
+    unsafe {
+        command.pre_exec(move || {
+            mask.restore();
+            // Were we killed, nobody would end the command while its workspace goes away under it.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            if libc::getppid() != supervisor {
+                libc::_exit(Exit::RunFailed as i32);
+            }
+            Ok(())
+        });
+    }
+    match command.spawn() {
+        // It is reaped with all the others: dropping the handle leaves it alone.
+        Ok(child) => Ok(child.id() as libc::pid_t),
+        Err(error) => {
+            let exit = match error.raw_os_error() {
+                Some(libc::ENOENT) => Exit::NotFound,
+                Some(libc::EAGAIN | libc::ENOMEM) => Exit::RunFailed,
+                _ => Exit::CannotExecute,
+            };
+            Err(Failure::new(exit, format!("{}: {error}", args.command[0].to_string_lossy())))
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    context: &'a Context,
+    server: Child,
+    signals: SignalFile,
+    command: libc::pid_t,
+    /// As a shell says it.
+    command_status: Option<i32>,
+    /// The status of a server that has ended.
+    server_ended: Option<i32>,
+    grace: Duration,
+}
+
+impl Supervisor<'_> {
+    /// From the start of the command to the end of everything.
+    fn watch(mut self) -> Result<u8, Failure> {
+        while self.command_status.is_none() && self.server_ended.is_none() {
+            for caught in self.wait(None)? {
+                // A key on the terminal went to the command as well: it is in the same process group.
+                if !caught.from_terminal {
+                    send(self.command, caught.signal);
+                }
+            }
+        }
+        let died = self.server_ended.filter(|_| self.command_status.is_none());
+        if let Some(status) = died {
+            let failure = Failure::new(
+                Exit::ServerDied,
+                format!("the file system's server died ({}): ending the command", obituary(Some(status))),
+            );
+            failure
+                .hint("the same command again: what the workspace acknowledged is recovered")
+                .print(self.context.json);
+        }
+        self.end_processes()?;
+        if died.is_some() || self.server_ended.is_some() {
+            return self.without_server();
+        }
+        self.stop_server()?;
+        Ok(self.command_status.map_or(Exit::RunFailed.code(), |status| status as u8))
+    }
+
+    /// The server was gone before we asked it to stop. It may have ended in order, when somebody unmounted.
+    fn without_server(&mut self) -> Result<u8, Failure> {
+        match (self.last_message(), self.command_status) {
+            (Some(Message::Stopped(_)), Some(status)) => Ok(status as u8),
+            (Some(Message::Failed(failure)), _) => {
+                failure.print(self.context.json);
+                Ok(Exit::ServerDied.code())
+            }
+            _ => Ok(Exit::ServerDied.code()),
+        }
+    }
+
+    /// Waits for signals and for children that have ended, whom it reaps; returns the signals to be passed on.
+    fn wait(&mut self, until: Option<Instant>) -> Result<Vec<Caught>, Failure> {
+        let timeout = until.map_or(-1, |until| {
+            let left = until.saturating_duration_since(Instant::now());
+            i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1)
+        });
+        poll(&[self.signals.as_raw_fd()], timeout).map_err(Failure::io("waiting"))?;
+        let mut caught = Vec::new();
+        while let Some(signal) = self.signals.next() {
+            if signal.signal != libc::SIGCHLD {
+                caught.push(signal);
+            }
+        }
+        // One SIGCHLD may stand for many.
+        while let Some((pid, status)) = reap() {
+            if pid == self.command {
+                self.command_status = Some(shell_status(status));
+            } else if pid == self.server.pid {
+                self.server_ended = Some(shell_status(status));
+            }
+        }
+        Ok(caught)
+    }
+
+    /// Ends what the command has left running: SIGTERM, the grace, SIGKILL. A second request to stop ends the grace.
+    fn end_processes(&mut self) -> Result<(), Failure> {
+        let mut until = Instant::now() + self.grace;
+        self.signal_all(libc::SIGTERM);
+        while !descendants(self.server.pid).is_empty() {
+            if Instant::now() >= until {
+                // Again and again, for what forks faster than we look; each round waits a little for its ends.
+                self.signal_all(libc::SIGKILL);
+                until = Instant::now() + Duration::from_millis(20);
+            }
+            let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+            if self.wait(Some(until))?.iter().any(|caught| stop.contains(&caught.signal)) {
+                until = Instant::now();
+            }
+        }
+        // Zombies of theirs are ours to reap.
+        self.wait(Some(Instant::now())).map(drop)
+    }
+
+    fn signal_all(&self, signal: i32) {
+        for pid in descendants(self.server.pid) {
+            send(pid, signal);
+            // One that is stopped would never get it.
+            if signal == libc::SIGTERM {
+                send(pid, libc::SIGCONT);
+            }
+        }
+    }
+
+    /// Stops the session and waits for everything to be committed.
+    fn stop_server(&mut self) -> Result<(), Failure> {
+        send(self.server.pid, libc::SIGTERM);
+        let last = self.last_message();
+        while self.server_ended.is_none() {
+            self.wait(None)?;
+        }
+        match last {
+            Some(Message::Stopped(report)) => {
+                say(self.context, || described(&report));
+                Ok(())
+            }
+            Some(Message::Failed(failure)) => Err(Failure { exit: Exit::StopFailed, ..failure }),
+            _ => Err(Failure::new(
+                Exit::StopFailed,
+                format!("the file system's server died while it stopped ({})", obituary(self.server_ended)),
+            )
+            .hint("the same command again: what the workspace acknowledged is recovered")),
+        }
+    }
+
+    /// What the server said last; blocks until it has ended.
+    fn last_message(&mut self) -> Option<Message> {
+        let mut last = None;
+        loop {
+            match Message::receive(&mut self.server.messages) {
+                Ok(Some(message)) => last = Some(message),
+                Ok(None) => return last,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return last,
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The server of a mount, from the session's lock to the last word in its log.
+//!
+//! Its order of work is the promise: lock, open, mount, socket, ready; and backwards: have the kernel write back while
+//! we still serve, unmount, commit, remove the socket, release the lock.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::messages::{Message, Ready};
+use super::mounts;
+use super::preflight::mount_failure;
+use super::signals::Signals;
+use super::writeback::write_back;
+use crate::base::SessionId;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::Context;
+use crate::control::{Hooks, Server, Stopping};
+use crate::fuse::{MountOptions, Mounted};
+use crate::session::tree::Touched;
+use crate::session::{Holder, OpenOptions, Session, StopReport};
+
+/// How long a stop waits for the kernel to hand over what mapped memory still holds.
+const WRITE_BACK: Duration = Duration::from_secs(20);
+/// How long it waits for the serving threads after the mount is gone.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// What to serve.
+pub struct Plan {
+    /// The session.
+    pub id: SessionId,
+    /// `mount` or `run`, for the lock and the log.
+    pub command: &'static str,
+    /// How to open it.
+    pub options: OpenOptions,
+    /// Only one that is there.
+    pub existing: bool,
+    /// Where; a canonical path.
+    pub mountpoint: PathBuf,
+    /// For other users, too.
+    pub allow_other: bool,
+    /// Whether it stops when the process that started it has ended.
+    pub ends_with_parent: bool,
+    /// Whether the log goes to standard error instead of the session's file.
+    pub foreground: bool,
+}
+
+/// What makes a server act.
+enum Event {
+    Signal(i32),
+    Stop(Stopping),
+    /// The process that this mount is for has died.
+    Orphaned,
+    /// The mount is gone, whoever took it away.
+    Gone,
+}
+
+/// Serves until it is stopped. `ready` hears when the mount serves; `alive` is the end of a pipe whose other end
+/// only the process has that this mount is for.
+pub fn serve(
+    context: &Context,
+    plan: &Plan,
+    ready: Option<&mut PipeWriter>,
+    alive: Option<PipeReader>,
+) -> Result<StopReport, Failure> {
+    // Before the first thread, so that all have them blocked.
+    let signals = Signals::of(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]);
+    signals.block().map_err(Failure::io("signals"))?;
+
+    let holder = Holder::current(plan.command, Some(&plan.mountpoint));
+    let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
+    open_log(context, plan, &locked.dir().log_file())?;
+    let session = locked.open(&plan.options).inspect_err(|error| log::error!("{error}"))?;
+    let serving = match Serving::start(plan, &session, &signals, alive) {
+        Ok(serving) => serving,
+        Err(failure) => {
+            log::error!("{}", failure.message);
+            let _ = session.stop();
+            return Err(failure);
+        }
+    };
+    if let Some(ready) = ready {
+        announce(plan, &session, ready)?;
+    }
+    serving.until_stopped(&session)
+}
+
+/// The log is appended to: what happened last time matters most when this time fails.
+fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> {
+    if plan.foreground {
+        context.log_as_server(None);
+        return Ok(());
+    }
+    let opened = File::options()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|source| crate::session::SessionError::Store { path: path.to_owned(), what: "written", source })?;
+    context.log_as_server(Some(opened));
+    Ok(())
+}
+
+fn announce(plan: &Plan, session: &Session, to: &mut PipeWriter) -> Result<(), Failure> {
+    let superblock = session.store().superblock().map_err(|source| {
+        Failure::from(crate::session::SessionError::Database {
+            id: plan.id.clone(),
+            dir: session.dir().path().to_owned(),
+            source,
+        })
+    })?;
+    let now = StopReport::of(&plan.id, &superblock);
+    Message::Ready(Ready {
+        session: now.session,
+        mountpoint: plan.mountpoint.clone(),
+        pid: std::process::id(),
+        created: session.created(),
+        txid: now.txid,
+        files: now.files,
+        dirs: now.dirs,
+        bytes: now.bytes,
+        digest: now.digest,
+    })
+    .send(to);
+    Ok(())
+}
+
+/// A mount being served.
+struct Serving {
+    mounted: Arc<Mounted>,
+    control: Server,
+    events: Receiver<Event>,
+}
+
+/// Who waits for the answer to a stop.
+type Answer = Box<dyn FnOnce(Result<StopReport, crate::control::Fault>) + Send>;
+
+impl Serving {
+    fn start(plan: &Plan, session: &Session, signals: &Signals, alive: Option<PipeReader>) -> Result<Serving, Failure> {
+        let options = MountOptions { allow_other: plan.allow_other, fsname: mounts::source_of(plan.id.as_str()) };
+        let mounted = Mounted::start(Arc::clone(session.fs()), &plan.mountpoint, &options)
+            .map_err(|error| mount_failure(&plan.mountpoint, &error))?;
+        let mounted = Arc::new(mounted);
+        log::info!(
+            "session {} serves at {} (process {}, {})",
+            plan.id,
+            plan.mountpoint.display(),
+            std::process::id(),
+            if session.created() { "new" } else { "resumed" }
+        );
+        let (sender, events) = unbounded();
+        let started = Self::threads(&mounted, signals, alive, &sender)
+            .and_then(|()| Server::start(session, hooks(&mounted, sender)))
+            .map_err(|error| Failure::new(Exit::Failure, format!("the server cannot start its threads: {error}")));
+        match started {
+            Ok(control) => Ok(Serving { mounted, control, events }),
+            Err(failure) => {
+                let _ = mounted.unmount(true);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Each waits for one thing and says so. None of them uses any time meanwhile.
+    fn threads(
+        mounted: &Arc<Mounted>,
+        signals: &Signals,
+        alive: Option<PipeReader>,
+        events: &Sender<Event>,
+    ) -> std::io::Result<()> {
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+        };
+        let (signals, sender) = (*signals, events.clone());
+        spawn("signals", Box::new(move || while sender.send(Event::Signal(signals.wait())).is_ok() {}))?;
+        let (waiting, sender) = (Arc::clone(mounted), events.clone());
+        spawn(
+            "unmounted",
+            Box::new(move || {
+                waiting.wait();
+                let _ = sender.send(Event::Gone);
+            }),
+        )?;
+        let Some(mut alive) = alive else { return Ok(()) };
+        let sender = events.clone();
+        spawn(
+            "supervisor",
+            Box::new(move || {
+                // Nothing is ever written to it: this returns at its end.
+                let _ = alive.read(&mut [0]);
+                let _ = sender.send(Event::Orphaned);
+            }),
+        )
+    }
+
+    fn until_stopped(self, session: &Session) -> Result<StopReport, Failure> {
+        let (answer, gone) = self.wait_for_stop();
+        if !gone {
+            self.wait_until_gone();
+        }
+        let stopped = session.stop();
+        // While the lock is held: afterwards the socket may be another server's.
+        self.control.remove();
+        match stopped {
+            Ok(report) => {
+                log::info!(
+                    "session {} stopped: transaction {}, {} files, {} directories, {} bytes, digest {}",
+                    report.session,
+                    report.txid,
+                    report.files,
+                    report.dirs,
+                    report.bytes,
+                    report.digest
+                );
+                if let Some(answer) = answer {
+                    answer(Ok(report.clone()));
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                log::error!("session {} could not be stopped: {error}", session.id());
+                let failure = Failure::from(error);
+                if let Some(answer) = answer {
+                    answer(Err(failure.to_fault()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Handles events until the mount is gone or going. Returns who is to be told, and whether it is gone.
+    fn wait_for_stop(&self) -> (Option<Answer>, bool) {
+        loop {
+            let why = match self.events.recv() {
+                Ok(Event::Stop(stopping)) => match self.unmount(stopping.lazy) {
+                    Ok(()) => return (Some(stopping.answer), false),
+                    Err(failure) => {
+                        log::warn!("not stopped: {}", failure.message);
+                        (stopping.answer)(Err(failure.to_fault()));
+                        continue;
+                    }
+                },
+                Ok(Event::Gone) => {
+                    log::info!("the mount is gone");
+                    return (None, true);
+                }
+                Ok(Event::Signal(signal)) => format!("signal {signal}"),
+                Ok(Event::Orphaned) => "the process it was mounted for has ended".to_owned(),
+                // The threads hold senders for as long as they run, and they run as long as we do.
+                Err(_) => "internal error".to_owned(),
+            };
+            log::info!("stopping: {why}");
+            // Whoever says it with a signal means it: files that are open do not keep it.
+            if let Err(failure) = self.unmount(false) {
+                log::warn!("{}: detached all the same", failure.message);
+                if let Err(failure) = self.unmount(true) {
+                    log::error!("{}", failure.message);
+                }
+            }
+            return (None, false);
+        }
+    }
+
+    fn unmount(&self, lazy: bool) -> Result<(), Failure> {
+        let at = self.mounted.mountpoint();
+        write_back(&at, WRITE_BACK);
+        self.mounted.unmount(lazy).map_err(|error| {
+            if error.raw_os_error() != Some(libc::EBUSY) {
+                return Failure::new(Exit::Failure, format!("{} cannot be unmounted: {error}", at.display()));
+            }
+            let users = mounts::users(&at);
+            let by = if users.is_empty() { String::new() } else { format!(" by {}", users.join(", ")) };
+            Failure::new(Exit::MountBusy, format!("{} is in use{by}", at.display()))
+        })
+    }
+
+    /// The last requests are answered; who asks for a stop meanwhile learns that it is under way.
+    fn wait_until_gone(&self) {
+        let until = std::time::Instant::now() + LAST_REQUESTS;
+        loop {
+            match self.events.recv_deadline(until) {
+                Ok(Event::Gone) => return,
+                Ok(Event::Stop(stopping)) => {
+                    let failure = Failure::new(Exit::MountBusy, "it is being stopped already");
+                    (stopping.answer)(Err(failure.to_fault()));
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    log::warn!("requests are still being served after the mount is gone");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What the control socket needs of the mount.
+fn hooks(mounted: &Mounted, events: Sender<Event>) -> Hooks {
+    let invalidator = mounted.invalidator();
+    Hooks {
+        stop: Box::new(move |stopping| {
+            // The loop outlives the socket; were it gone, so would be the process.
+            let _ = events.send(Event::Stop(stopping));
+        }),
+        invalidate: Box::new(move |touched| match touched {
+            Touched::Entry(parent, name) => invalidator.entry(*parent, name),
+            Touched::Inode(ino) => invalidator.inode(*ino),
+        }),
+    }
+}

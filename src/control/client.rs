@@ -1,0 +1,156 @@
+//! The commands' end of the control socket.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::frames::{FrameReader, FrameWriter, SentFault, receive, send};
+use super::message::{Fault, Reply, Request};
+use super::socket;
+use crate::session::tree::{Entry, Totals};
+use crate::session::{SessionDir, Status, StopReport};
+
+/// Why a command to a server did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The session's lock is held, but nobody answers at its socket.
+    #[error("its server does not answer: {0}")]
+    NoAnswer(io::Error),
+    /// The connection ended in the middle: the server died, most likely.
+    #[error("its server went away while it was being asked: {0}")]
+    Lost(io::Error),
+    /// The server says no.
+    #[error("{}", .0.message)]
+    Refused(Fault),
+    /// Our own end failed: the file or pipe that a stream goes to or comes from.
+    #[error("{0}")]
+    Local(io::Error),
+}
+
+/// A connection to the server of a mounted session.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    input: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects.
+    pub fn connect(dir: &SessionDir) -> Result<Client, ControlError> {
+        let stream = socket::connect(dir).map_err(ControlError::NoAnswer)?;
+        let input = BufReader::new(stream.try_clone().map_err(ControlError::NoAnswer)?);
+        Ok(Client { stream, input })
+    }
+
+    /// Gives up when no answer comes for so long.
+    pub fn patience(self, patience: Duration) -> Result<Client, ControlError> {
+        self.stream.set_read_timeout(Some(patience)).map_err(ControlError::NoAnswer)?;
+        Ok(self)
+    }
+
+    /// How the server is doing.
+    pub fn status(mut self) -> Result<Status, ControlError> {
+        match self.ask(&Request::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Has everything committed.
+    pub fn sync(mut self) -> Result<StopReport, ControlError> {
+        match self.ask(&Request::Sync)? {
+            Reply::Safe(report) => Ok(report),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Has the session stopped; returns when the server is gone and its lock is free.
+    pub fn stop(mut self, lazy: bool) -> Result<StopReport, ControlError> {
+        match self.ask(&Request::Stop { lazy })? {
+            Reply::Safe(report) => {
+                let _ = self.input.read_to_end(&mut Vec::new());
+                Ok(report)
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Lists.
+    pub fn list(
+        mut self,
+        request: &Request,
+        each: &mut dyn FnMut(&Entry) -> io::Result<()>,
+    ) -> Result<(), ControlError> {
+        self.stream_reply(request)?;
+        let mut lines = BufReader::new(FrameReader::new(&mut self.input));
+        loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line).map_err(ControlError::of_stream)? == 0 {
+                return Ok(());
+            }
+            let entry = serde_json::from_str(&line).map_err(|error| ControlError::Lost(error.into()))?;
+            each(&entry).map_err(ControlError::Local)?;
+        }
+    }
+
+    /// Receives a stream (`read`, `export`): `take` reads it to its end.
+    pub fn receive<T>(mut self, request: &Request, take: impl FnOnce(&mut dyn Read) -> T) -> Result<T, ControlError> {
+        self.stream_reply(request)?;
+        Ok(take(&mut FrameReader::new(&mut self.input)))
+    }
+
+    /// Sends a stream (`import`): `give` writes it. A failure of `give` tells the server that it broke off.
+    pub fn send<E: std::fmt::Display>(
+        mut self,
+        request: &Request,
+        give: impl FnOnce(&mut dyn Write) -> Result<Totals, E>,
+    ) -> Result<Result<Totals, E>, ControlError> {
+        self.stream_reply(request)?;
+        let mut out = BufWriter::new(&self.stream);
+        let mut frames = FrameWriter::new(&mut out);
+        let given = give(&mut frames);
+        let result = given.as_ref().map(drop).map_err(|error| Fault { message: error.to_string(), errno: None });
+        // The answer says more than a pipe that broke: it is read in any case.
+        let ended = frames.end(result).and_then(|()| out.flush());
+        drop(out);
+        match receive(&mut self.input) {
+            Ok(Reply::Imported(_)) => Ok(given),
+            Ok(Reply::Fault(fault)) if given.is_ok() => Err(ControlError::Refused(fault)),
+            _ if given.is_err() => Ok(given),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) => Err(ControlError::Lost(ended.err().unwrap_or(error))),
+        }
+    }
+
+    fn stream_reply(&mut self, request: &Request) -> Result<(), ControlError> {
+        match self.ask(request)? {
+            Reply::Stream => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, ControlError> {
+        send(&mut &self.stream, request).map_err(ControlError::Lost)?;
+        match receive(&mut self.input).map_err(ControlError::Lost)? {
+            Reply::Fault(fault) => Err(ControlError::Refused(fault)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+fn unexpected(reply: Reply) -> ControlError {
+    match reply {
+        Reply::Fault(fault) => ControlError::Refused(fault),
+        other => ControlError::Lost(io::Error::other(format!("an answer that does not fit: {other:?}"))),
+    }
+}
+
+impl ControlError {
+    /// The fault in the error of a stream, if one was sent; otherwise the connection broke.
+    pub fn of_stream(error: io::Error) -> ControlError {
+        match error.downcast::<SentFault>() {
+            Ok(SentFault(fault)) => ControlError::Refused(fault),
+            Err(error) => ControlError::Lost(error),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What goes over the control socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::tree::Totals;
+use crate::session::{Status, StopReport};
+
+/// A path of any bytes, in JSON: a string where it is UTF-8, otherwise its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PathBytes {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
+impl From<&[u8]> for PathBytes {
+    fn from(path: &[u8]) -> Self {
+        std::str::from_utf8(path)
+            .map_or_else(|_| PathBytes::Bytes(path.to_owned()), |text| PathBytes::Text(text.to_owned()))
+    }
+}
+
+impl PathBytes {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            PathBytes::Text(text) => text.as_bytes(),
+            PathBytes::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What can be asked of the server of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// How it is doing.
+    Status,
+    /// Commit everything, then say what is safe.
+    Sync,
+    /// Unmount, commit everything, say what is safe, and end.
+    Stop {
+        /// Also while files on the mount are open.
+        lazy: bool,
+    },
+    /// A listing, as a stream of JSON lines.
+    List {
+        /// Of what.
+        path: PathBytes,
+    },
+    /// A file's content, as a stream.
+    Read {
+        /// Which.
+        path: PathBytes,
+    },
+    /// A subtree as a tar stream.
+    Export {
+        /// Which.
+        path: PathBytes,
+        /// What it is called in the archive.
+        top: PathBytes,
+    },
+    /// A tar stream, sent by the client as frames after the first reply, is made at a path.
+    Import {
+        /// Where.
+        path: PathBytes,
+        /// Under this name, if that is a directory.
+        under: Option<PathBytes>,
+    },
+}
+
+/// What went wrong, across the socket: the client rebuilds its own error from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// For people.
+    pub message: String,
+    /// The errno it comes down to, where there is one.
+    pub errno: Option<i32>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `sync` and `stop`: what is safe.
+    Safe(StopReport),
+    /// Frames follow, or may now be sent.
+    Stream,
+    /// To `import`, at its end.
+    Imported(Totals),
+    /// It did not work.
+    Fault(Fault),
+}

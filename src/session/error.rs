@@ -1,0 +1,98 @@
+//! What can go wrong with a session as a whole, and what to type next.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::lock::Holder;
+use crate::base::SessionId;
+use crate::store::StoreError;
+
+/// A failure to find, lock, open, stop or remove a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No session of that name, and creating one was not wanted.
+    #[error("there is no session {id} in {}", store.display())]
+    Unknown {
+        /// Its name.
+        id: SessionId,
+        /// Where it was looked for.
+        store: PathBuf,
+    },
+    /// Another process has the session's lock.
+    #[error("session {id} is in use by {holder}")]
+    InUse {
+        /// Its name.
+        id: SessionId,
+        /// Who says it has it.
+        holder: Box<Holder>,
+    },
+    /// A session that is mounted cannot be removed.
+    #[error("session {id} is mounted: {holder}")]
+    Mounted {
+        /// Its name.
+        id: SessionId,
+        /// Who has it mounted.
+        holder: Box<Holder>,
+    },
+    /// The store cannot be made, read or written.
+    #[error("the store at {} cannot be {what}: {source}", path.display())]
+    Store {
+        /// The directory or file.
+        path: PathBuf,
+        /// `created`, `read`, `written`.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No directory for the store is known.
+    #[error("no store is known: neither --store nor SESSIONFS_STORE, XDG_DATA_HOME or HOME is set")]
+    NoStore,
+    /// The session database cannot be used.
+    #[error("session {id}: {source}")]
+    Database {
+        /// The session.
+        id: SessionId,
+        /// The directory that holds it.
+        dir: PathBuf,
+        /// What is wrong.
+        source: StoreError,
+    },
+    /// A cap that nothing fits under.
+    #[error("a session needs at least {least} {unit}, not {given}")]
+    Limit {
+        /// What was asked for.
+        given: u64,
+        /// What is the least.
+        least: u64,
+        /// `bytes` or `inodes`.
+        unit: &'static str,
+    },
+}
+
+impl SessionError {
+    /// The next command to type, or the next thing to do.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            SessionError::Unknown { .. } => "sessionfs ls".to_owned(),
+            SessionError::InUse { id, holder } if holder.mountpoint.is_none() => {
+                format!("sessionfs status {id}   # it is used by a command that ends by itself")
+            }
+            SessionError::InUse { id, .. } | SessionError::Mounted { id, .. } => format!("sessionfs umount {id}"),
+            SessionError::Store { path, source, .. } => match source.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT) => format!("df {}", path.display()),
+                _ => format!("ls -ld {}   # or another store: --store DIR, SESSIONFS_STORE", path.display()),
+            },
+            SessionError::NoStore => "sessionfs --store DIR ...".to_owned(),
+            SessionError::Database { id, dir, source } => match source {
+                StoreError::Full => format!("df {}", dir.display()),
+                StoreError::Permission(_) => format!("ls -l {}", dir.display()),
+                StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
+                    "sessionfs --version   # then use the version that wrote the session".to_owned()
+                }
+                StoreError::NotOurs(path) => format!("file {}", path.display()),
+                _ => format!("sessionfs check {id}"),
+            },
+            SessionError::Limit { .. } => return None,
+        })
+    }
+}

@@ -1,0 +1,213 @@
+//! Where sessions are kept: `<store>/<session>/`, directories 0700, files 0600, made when first needed.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::SessionError;
+use crate::base::SessionId;
+
+/// The store of the superuser.
+const SYSTEM_STORE: &str = "/var/lib/sessionfs";
+
+/// The directory that holds sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreDir {
+    path: PathBuf,
+}
+
+/// The directory of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionDir {
+    id: SessionId,
+    path: PathBuf,
+}
+
+impl StoreDir {
+    /// The store at `path`. It is made absolute, because a server changes its working directory.
+    pub fn at(path: &Path) -> Result<StoreDir, SessionError> {
+        let path = std::path::absolute(path).map_err(|source| SessionError::Store {
+            path: path.to_owned(),
+            what: "found",
+            source,
+        })?;
+        Ok(StoreDir { path })
+    }
+
+    /// The store used when none is named: the system's for root, otherwise the user's own.
+    pub fn default_for(uid: u32, env: &dyn Fn(&str) -> Option<PathBuf>) -> Result<StoreDir, SessionError> {
+        if uid == 0 {
+            return StoreDir::at(Path::new(SYSTEM_STORE));
+        }
+        // A relative XDG_DATA_HOME is to be ignored: so the XDG specification.
+        let data = env("XDG_DATA_HOME").filter(|dir| dir.is_absolute());
+        let home = || env("HOME").filter(|dir| dir.is_absolute()).map(|dir| dir.join(".local/share"));
+        match data.or_else(home) {
+            Some(dir) => StoreDir::at(&dir.join("sessionfs")),
+            None => Err(SessionError::NoStore),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of one session, whether there or not.
+    pub fn session(&self, id: &SessionId) -> SessionDir {
+        SessionDir { id: id.clone(), path: self.path.join(id.as_str()) }
+    }
+
+    /// The directory of a session that is there.
+    pub fn existing(&self, id: &SessionId) -> Result<SessionDir, SessionError> {
+        let dir = self.session(id);
+        if dir.exists()? {
+            return Ok(dir);
+        }
+        Err(SessionError::Unknown { id: id.clone(), store: self.path.clone() })
+    }
+
+    /// Every session, by name. One being created, or left half-made by a crash, has no session database and is none.
+    pub fn sessions(&self) -> Result<Vec<SessionDir>, SessionError> {
+        let unreadable = |source| SessionError::Store { path: self.path.clone(), what: "read", source };
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(unreadable)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(unreadable)?.file_name();
+            // Names that are no session ID are not ours: `lost+found`, and what `remove` has set aside.
+            let Some(id) = name.to_str().and_then(|name| name.parse::<SessionId>().ok()) else { continue };
+            let dir = self.session(&id);
+            if dir.exists()? {
+                found.push(dir);
+            }
+        }
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    /// Makes the store's directory.
+    pub(super) fn create(&self) -> Result<(), SessionError> {
+        make_private(&self.path, true)
+    }
+}
+
+impl SessionDir {
+    /// Its session.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The session database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("session.db")
+    }
+
+    /// The file whose lock says that the session is in use.
+    pub fn lock_file(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// The name of the control socket. Bind and connect through a descriptor of the directory: the whole path is
+    /// longer than a socket address can be when the session's name is.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
+    /// What the server of a mount has to say.
+    pub fn log_file(&self) -> PathBuf {
+        self.path.join("daemon.log")
+    }
+
+    /// Whether there is a session: a directory with a session database. Anything that stands in its way counts, so
+    /// that nobody takes a damaged session for a new one.
+    pub fn exists(&self) -> Result<bool, SessionError> {
+        match fs::symlink_metadata(self.database()) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(false),
+            Err(source) => Err(SessionError::Store { path: self.path.clone(), what: "read", source }),
+        }
+    }
+
+    /// Bytes of the session database and what belongs to it, as allocated on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(entries) = fs::read_dir(&self.path) else { return 0 };
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
+    }
+
+    /// Makes the directory; says whether it was not there.
+    pub(super) fn create(&self) -> Result<bool, SessionError> {
+        let new = !self.path.exists();
+        make_private(&self.path, false)?;
+        Ok(new)
+    }
+
+    /// An open descriptor of the directory, for socket addresses and renames.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+}
+
+/// Makes a directory that only its owner may enter, and sees to it that one already there is the caller's own.
+fn make_private(path: &Path, parents: bool) -> Result<(), SessionError> {
+    let failed = |what: &'static str| move |source| SessionError::Store { path: path.to_owned(), what, source };
+    match DirBuilder::new().mode(0o700).recursive(parents).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other.map_err(failed("created"))?,
+    }
+    let meta = fs::metadata(path).map_err(failed("read"))?;
+    if !meta.is_dir() {
+        return Err(failed("used")(io::Error::from_raw_os_error(libc::ENOTDIR)));
+    }
+    // A store made by hand (`mkdir`, a volume) is often 0755: what is in it is nobody else's to see. One that is not
+    // ours to change still works, since everything in it is made private anyway.
+    if meta.permissions().mode() & 0o077 != 0 && !parents {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_store_follows_the_environment() {
+        let of = |uid, pairs: &[(&str, &str)]| {
+            let pairs: Vec<(String, PathBuf)> = pairs.iter().map(|(k, v)| (k.to_string(), v.into())).collect();
+            StoreDir::default_for(uid, &move |name| {
+                pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+            })
+            .map(|store| store.path)
+        };
+        assert_eq!(of(0, &[("HOME", "/root")]).unwrap(), Path::new("/var/lib/sessionfs"));
+        assert_eq!(of(7, &[("HOME", "/h")]).unwrap(), Path::new("/h/.local/share/sessionfs"));
+        assert_eq!(of(7, &[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]).unwrap(), Path::new("/d/sessionfs"));
+        assert_eq!(of(7, &[("HOME", "/h"), ("XDG_DATA_HOME", "rel")]).unwrap(), Path::new("/h/.local/share/sessionfs"));
+        assert!(matches!(of(7, &[]), Err(SessionError::NoStore)));
+    }
+
+    #[test]
+    fn half_made_and_set_aside_directories_are_no_sessions() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        for name in ["whole", "half", ".removed-whole-1", "lost+found"] {
+            fs::create_dir(temp.path().join(name)).unwrap();
+        }
+        fs::write(temp.path().join("whole/session.db"), b"").unwrap();
+        fs::write(temp.path().join(".removed-whole-1/session.db"), b"").unwrap();
+        let names: Vec<_> = store.sessions().unwrap().iter().map(|dir| dir.id().to_string()).collect();
+        assert_eq!(names, ["whole"]);
+        let missing = store.existing(&"half".parse().unwrap()).unwrap_err();
+        assert!(missing.to_string().contains("no session half"), "{missing}");
+    }
+}

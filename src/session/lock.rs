@@ -1,0 +1,184 @@
+//! The session lock: held by the process that has the session open, for as long as it lives.
+//!
+//! It is an open-file-description lock on `<session>/lock`: the kernel gives it back when the process dies, however
+//! it dies, and asking who holds it does not take it. What the file says is for people and for finding the mount.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Who holds a lock, as the holder itself wrote it down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process, as it sees itself (inside a container: the container's numbering).
+    pub pid: u32,
+    /// What it does: `mount`, `run`, `cp`, …
+    #[serde(default)]
+    pub command: String,
+    /// Where it has the session mounted, if it has.
+    pub mountpoint: Option<PathBuf>,
+    /// On which host.
+    pub host: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+impl Holder {
+    /// This process, now.
+    pub fn current(command: &str, mountpoint: Option<&Path>) -> Holder {
+        Holder {
+            pid: std::process::id(),
+            command: command.to_owned(),
+            mountpoint: mountpoint.map(Path::to_owned),
+            host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            since: super::status::rfc3339(crate::base::Timestamp::now()),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return write!(f, "another process, which has not said its name yet");
+        }
+        write!(f, "process {}", self.pid)?;
+        if !self.command.is_empty() {
+            write!(f, " (sessionfs {})", self.command)?;
+        }
+        if let Some(mountpoint) = &self.mountpoint {
+            write!(f, " at {}", mountpoint.display())?;
+        }
+        write!(f, " on {} since {}", self.host, self.since)
+    }
+}
+
+/// A held session lock. Dropping it, or dying, gives it back.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+/// What taking a lock came to.
+pub(super) enum Taken {
+    /// It is ours.
+    Ours(Lock),
+    /// It is someone else's.
+    Theirs(Holder),
+}
+
+impl Lock {
+    /// Takes the lock at `path`, which is made when missing, without waiting.
+    pub(super) fn take(path: &Path, holder: &Holder) -> io::Result<Taken> {
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(path)?;
+            if !lock(&file)? {
+                return Ok(Taken::Theirs(read_holder(&mut file)));
+            }
+            // Between opening and locking, the session may have been removed and made again: then this is the lock
+            // of a file that no one else will ever look at.
+            let (held, there) = (file.metadata()?, fs::metadata(path));
+            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
+                continue;
+            }
+            let mut lock = Lock { file };
+            lock.describe(holder)?;
+            return Ok(Taken::Ours(lock));
+        }
+    }
+
+    /// Who holds the lock at `path`; `None` when nobody does.
+    pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
+    }
+
+    /// What the last holder wrote, whether it still lives or not: a dead one may have left a mount behind.
+    pub fn last_holder(path: &Path) -> Option<Holder> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    /// Writes down who holds it.
+    pub fn describe(&mut self, holder: &Holder) -> io::Result<()> {
+        let mut text = serde_json::to_vec(holder)?;
+        text.push(b'\n');
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&text)
+    }
+}
+
+/// A holder that has locked but not yet written is reported as unknown: it is at it.
+fn read_holder(file: &mut File) -> Holder {
+    let mut text = Vec::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut text));
+    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    // SAFETY: flock is a plain C struct, for which all zeros is a value (and l_pid must be 0 for these commands).
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range
+}
+
+/// Takes the lock; false when someone else has it.
+fn lock(file: &File) -> io::Result<bool> {
+    let range = whole_file(libc::F_WRLCK);
+    // SAFETY: the descriptor is open and `range` is a valid flock for the call to read.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// Whether anybody holds the lock, without touching it.
+fn is_locked(file: &File) -> io::Result<bool> {
+    let mut range = whole_file(libc::F_WRLCK);
+    // SAFETY: the descriptor is open and `range` is a valid flock for the call to read and fill.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut range) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(range.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_taker_learns_who_has_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let holder = Holder::current("mount", Some(Path::new("/mnt/x")));
+        let Taken::Ours(first) = Lock::take(&path, &holder).unwrap() else { panic!("free lock not taken") };
+        let Taken::Theirs(seen) = Lock::take(&path, &Holder::default()).unwrap() else { panic!("taken twice") };
+        assert_eq!(seen, holder);
+        assert_eq!(Lock::holder(&path).unwrap(), Some(holder.clone()));
+        assert!(seen.to_string().contains("at /mnt/x"), "{seen}");
+        drop(first);
+        assert_eq!(Lock::holder(&path).unwrap(), None);
+        assert_eq!(Lock::last_holder(&path), Some(holder));
+        assert!(matches!(Lock::take(&path, &Holder::default()).unwrap(), Taken::Ours(_)));
+    }
+}

@@ -1,0 +1,18 @@
+//! Sessions: where they live, who has them open, how they begin, end and go away.
+//!
+//! A session is a directory of the store. Whoever works on one first takes its lock ([`StoreDir::lock`] gives a
+//! [`LockedSession`]), then opens it ([`LockedSession::open`] gives a [`Session`]), and stops it ([`Session::stop`]).
+
+mod error;
+mod layout;
+mod lock;
+mod open;
+mod remove;
+mod status;
+pub mod tree;
+
+pub use error::SessionError;
+pub use layout::{SessionDir, StoreDir};
+pub use lock::{Holder, Lock};
+pub use open::{LockedSession, OpenOptions, Session, StopReport};
+pub use status::{Status, rfc3339};

@@ -1,0 +1,243 @@
+//! Opening a session (which creates an unknown one) and stopping it.
+
+use std::fs;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::SessionError;
+use super::layout::{SessionDir, StoreDir};
+use super::lock::{Holder, Lock, Taken};
+use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
+use crate::base::{Errno, SessionId};
+use crate::fs::Fs;
+use crate::store::{CreateOptions, Store, StoreError, Superblock};
+
+/// How to open a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Cap in bytes: of a new session (default 1 GiB), or to change one that is there.
+    pub bytes_limit: Option<u64>,
+    /// Cap in inodes, likewise (default 1,000,000).
+    pub inodes_limit: Option<u64>,
+}
+
+/// A session whose lock is ours and that nobody has open. Dropping it gives the lock back.
+#[derive(Debug)]
+pub struct LockedSession {
+    dir: SessionDir,
+    lock: Lock,
+    /// Whether the directory was made for this; then a failure takes it away again.
+    made: bool,
+}
+
+/// An open session, its file system running. Ends by [`Session::stop`]; the lock goes when it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    dir: SessionDir,
+    store: Arc<Store>,
+    fs: Arc<Fs>,
+    created: bool,
+    _lock: Lock,
+}
+
+/// What a stop or a sync says of itself: the state that is now safe on the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopReport {
+    /// The session.
+    pub session: String,
+    /// Last committed transaction.
+    pub txid: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories, the root among them.
+    pub dirs: u64,
+    /// Bytes of the regular files.
+    pub bytes: u64,
+    /// State digest, in hexadecimal.
+    pub digest: String,
+}
+
+impl StopReport {
+    /// What a superblock says.
+    pub fn of(id: &SessionId, superblock: &Superblock) -> StopReport {
+        StopReport {
+            session: id.to_string(),
+            txid: superblock.txid.0,
+            files: superblock.counts.files,
+            dirs: superblock.counts.dirs,
+            bytes: superblock.counts.bytes,
+            digest: superblock.digest.to_string(),
+        }
+    }
+}
+
+impl StoreDir {
+    /// Takes the lock of a session. An unknown one gets its directory, unless only an existing one will do.
+    pub fn lock(&self, id: &SessionId, existing: bool, holder: &Holder) -> Result<LockedSession, SessionError> {
+        let dir = self.session(id);
+        if existing {
+            self.existing(id)?;
+        }
+        self.create()?;
+        let made = dir.create()?;
+        let taken = Lock::take(&dir.lock_file(), holder).map_err(|source| SessionError::Store {
+            path: dir.lock_file(),
+            what: "written",
+            source,
+        })?;
+        match taken {
+            Taken::Theirs(holder) => Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
+            // Between the look and the lock it may have been removed; what `lock` made is then taken away again.
+            Taken::Ours(lock) => {
+                let locked = LockedSession { dir, lock, made };
+                if existing && !locked.dir.exists()? {
+                    locked.abandon();
+                    return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() });
+                }
+                Ok(locked)
+            }
+        }
+    }
+
+    /// Who has a session open; `None` when nobody has.
+    pub fn holder(&self, id: &SessionId) -> Result<Option<Holder>, SessionError> {
+        let path = self.session(id).lock_file();
+        Lock::holder(&path).map_err(|source| SessionError::Store { path, what: "read", source })
+    }
+}
+
+impl LockedSession {
+    /// Its directory.
+    pub fn dir(&self) -> &SessionDir {
+        &self.dir
+    }
+
+    /// Opens the session: creates the session database if there is none, recovers it if its last user died, and
+    /// starts the file system.
+    pub fn open(self, options: &OpenOptions) -> Result<Session, SessionError> {
+        match self.try_open(options) {
+            Ok((store, fs, created)) => Ok(Session { dir: self.dir, store, fs, created, _lock: self.lock }),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn try_open(&self, options: &OpenOptions) -> Result<(Arc<Store>, Arc<Fs>, bool), SessionError> {
+        let database = self.dir.database();
+        options.validate()?;
+        let created = !self.dir.exists()?;
+        if created {
+            Store::create(&database, &options.for_new()).map_err(|source| self.database_error(source))?;
+        }
+        let opened = || -> Result<_, StoreError> {
+            let (store, mut writer) = Store::open(&database)?;
+            let now = store.superblock()?;
+            let bytes = options.bytes_limit.unwrap_or(now.bytes_limit);
+            let inodes = options.inodes_limit.unwrap_or(now.inodes_limit);
+            if (bytes, inodes) != (now.bytes_limit, now.inodes_limit) {
+                writer.set_limits(bytes, inodes)?;
+            }
+            let fs = Fs::start(Arc::clone(&store), writer)?;
+            Ok((store, fs))
+        };
+        let (store, fs) = opened().map_err(|source| self.database_error(source))?;
+        Ok((store, fs, created))
+    }
+
+    fn database_error(&self, source: StoreError) -> SessionError {
+        SessionError::Database { id: self.dir.id().clone(), dir: self.dir.path().to_owned(), source }
+    }
+
+    /// Takes away a directory made for a session that did not come to be. What has a session database stays.
+    fn abandon(&self) {
+        if self.made && matches!(self.dir.exists(), Ok(false)) {
+            let _ = fs::remove_file(self.dir.log_file());
+            let _ = fs::remove_file(self.dir.lock_file());
+            let _ = fs::remove_dir(self.dir.path());
+        }
+    }
+}
+
+impl OpenOptions {
+    fn validate(&self) -> Result<(), SessionError> {
+        match (self.bytes_limit, self.inodes_limit) {
+            (Some(given), _) if !(MIN_BYTES_LIMIT..=i64::MAX as u64).contains(&given) => {
+                Err(SessionError::Limit { given, least: MIN_BYTES_LIMIT, unit: "bytes" })
+            }
+            // The root directory is the first inode; without a second there is nothing to keep.
+            (_, Some(given)) if !(2..=i64::MAX as u64).contains(&given) => {
+                Err(SessionError::Limit { given, least: 2, unit: "inodes" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn for_new(&self) -> CreateOptions {
+        // SAFETY: neither call can fail or touches memory.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        CreateOptions {
+            bytes_limit: self.bytes_limit.unwrap_or(DEFAULT_BYTES_LIMIT),
+            inodes_limit: self.inodes_limit.unwrap_or(DEFAULT_INODES_LIMIT),
+            uid,
+            gid,
+        }
+    }
+}
+
+impl Session {
+    /// Its directory.
+    pub fn dir(&self) -> &SessionDir {
+        &self.dir
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &SessionId {
+        self.dir.id()
+    }
+
+    /// Whether opening it created it.
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Its running file system.
+    pub fn fs(&self) -> &Arc<Fs> {
+        &self.fs
+    }
+
+    /// Its session database, to read from.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Commits everything, so that the state the caller has seen is safe, and goes on.
+    pub fn sync(&self) -> Result<StopReport, SessionError> {
+        Session::sync_parts(&self.dir, &self.fs, &self.store)
+    }
+
+    /// The same for who has the parts and not the session: the lock stays with one owner.
+    pub fn sync_parts(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<StopReport, SessionError> {
+        let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
+        fs.sync().map_err(|errno| {
+            failed(match errno {
+                Errno::NoSpc => StoreError::Full,
+                other => StoreError::Io(fs.health().failed.unwrap_or_else(|| other.to_string())),
+            })
+        })?;
+        Ok(StopReport::of(dir.id(), &store.superblock().map_err(failed)?))
+    }
+
+    /// Ends the file system with everything committed. The lock stays until the session is dropped, so that whoever
+    /// stops it can clear away what else belongs to it first.
+    pub fn stop(&self) -> Result<StopReport, SessionError> {
+        match self.fs.stop() {
+            Ok(superblock) => Ok(StopReport::of(self.id(), &superblock)),
+            Err(source) => {
+                Err(SessionError::Database { id: self.id().clone(), dir: self.dir.path().to_owned(), source })
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Taking a session away, for good.
+
+use std::fs;
+use std::io;
+
+use super::error::SessionError;
+use super::layout::StoreDir;
+use super::lock::{Holder, Lock, Taken};
+use crate::base::SessionId;
+
+/// The beginning of a name that is no session's: nothing that begins with a dot is one.
+const SET_ASIDE: &str = ".removed-";
+
+impl StoreDir {
+    /// Removes a session with everything that belongs to it; refuses one that is in use.
+    ///
+    /// The directory is renamed first, so that a session is there whole or not at all, also after a crash half way.
+    pub fn remove(&self, id: &SessionId) -> Result<u64, SessionError> {
+        self.sweep();
+        let dir = self.session(id);
+        let unwritable = |source| SessionError::Store { path: dir.path().to_owned(), what: "written", source };
+        // A directory without a session database is what a crashed creation leaves: `rm` takes that, too.
+        match fs::symlink_metadata(dir.path()) {
+            Ok(meta) if meta.is_dir() => {}
+            _ => return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() }),
+        }
+        let taken = Lock::take(&dir.lock_file(), &Holder::current("rm", None)).map_err(unwritable)?;
+        let _lock = match taken {
+            Taken::Ours(lock) => lock,
+            Taken::Theirs(holder) if holder.mountpoint.is_some() => {
+                return Err(SessionError::Mounted { id: id.clone(), holder: Box::new(holder) });
+            }
+            Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
+        };
+        let freed = dir.disk_bytes();
+        // The ID may fill a file name; the name set aside needs none of it.
+        let aside = self.path().join(format!("{SET_ASIDE}{}-{}", std::process::id(), unique()));
+        fs::rename(dir.path(), &aside).map_err(unwritable)?;
+        fs::File::open(self.path()).and_then(|store| store.sync_all()).map_err(unwritable)?;
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(error)),
+            _ => Ok(freed),
+        }
+    }
+
+    /// Deletes what a removal that was interrupted has left. Its lock is free, because its remover is dead.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.path()) else { return };
+        for entry in entries.flatten() {
+            let is_aside = entry.file_name().to_string_lossy().starts_with(SET_ASIDE);
+            if is_aside && matches!(Lock::holder(&entry.path().join("lock")), Ok(None)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+fn unique() -> u64 {
+    let now = crate::base::Timestamp::now();
+    (now.secs as u64).wrapping_mul(1_000_000_000).wrapping_add(now.nanos.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removal_respects_the_lock_and_leaves_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        let id: SessionId = "x".repeat(255).parse().unwrap();
+        let dir = store.session(&id);
+        let holder = Holder::current("mount", Some(std::path::Path::new("/mnt/x")));
+        let locked = store.lock(&id, false, &holder).unwrap();
+        fs::write(dir.database(), b"db").unwrap();
+        let refused = store.remove(&id).unwrap_err();
+        assert!(matches!(refused, SessionError::Mounted { .. }), "{refused}");
+        drop(locked);
+        fs::create_dir(temp.path().join(".removed-1-1")).unwrap();
+        store.remove(&id).unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        assert!(matches!(store.remove(&id), Err(SessionError::Unknown { .. })));
+    }
+
+    #[test]
+    fn a_lock_for_an_existing_session_makes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(&temp.path().join("new")).unwrap();
+        let error = store.lock(&"a".parse().unwrap(), true, &Holder::default()).unwrap_err();
+        assert!(matches!(error, SessionError::Unknown { .. }));
+        assert!(!temp.path().join("new").exists());
+    }
+}
