@@ -39,7 +39,8 @@ impl Store {
         built
     }
 
-    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database unclean.
+    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database
+    /// unclean. What is not ours, newer, or laid out otherwise is refused before anything is written.
     pub fn open(path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
         let sql = connect(path, true)?;
         let mut state = superblock::read(&sql)?;

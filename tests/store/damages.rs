@@ -122,7 +122,8 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("INSERT INTO block_history VALUES (3, 0, 1, 1, 1, 1, 2)", &["history"]),
     ("INSERT INTO checkpoint VALUES (1, 'later', 99, zeroblob(16), 0, 0)", &["history"]),
     (
-        "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = replace(sql, 'WHERE shared = 1', 'WHERE shared = 0') WHERE name = 'block_shared'",
+        "PRAGMA writable_schema = 1;
+        UPDATE sqlite_schema SET sql = replace(sql, 'shared = 1', 'shared = 0') WHERE name = 'block_shared'",
         &["sqlite"],
     ),
 ];
@@ -280,4 +281,25 @@ fn promised(store: &Store) -> Everything {
     all.names.iter_mut().for_each(|row| row.cookie = Cookie(0));
     all.names.sort_by(|a, b| (a.parent, &a.name).cmp(&(b.parent, &b.name)));
     all
+}
+
+#[test]
+fn every_documented_invariant_has_a_planted_damage() {
+    let docs = include_str!("../../docs/format.md");
+    let table = docs.split("\n## Invariants").nth(1).unwrap();
+    let documented: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|cell| cell.split(", "))
+        .map(|code| code.trim_matches('`'))
+        .collect();
+    assert!(documented.len() > 40);
+    let planted: Vec<&str> = DAMAGES.iter().flat_map(|(_, codes)| codes.iter().copied()).collect();
+    for code in &documented {
+        // A broken superblock is refused by `open` already; a table that breaks off is what a cut file has.
+        assert!(planted.contains(code) || ["superblock", "unreadable"].contains(code), "{code}: no damage planted");
+    }
+    for code in planted {
+        assert!(documented.contains(&code), "{code}: not documented");
+    }
 }

@@ -40,12 +40,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         code: "dentry-inode",
-        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": leads to inode ' || d.ino || ', which is missing'
-            FROM dentry d LEFT JOIN inode i ON i.ino = d.ino WHERE i.ino IS NULL",
+        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": leads to inode ' || d.ino
+                || ', which is missing' FROM dentry d LEFT JOIN inode i ON i.ino = d.ino WHERE i.ino IS NULL",
     },
     Rule {
         code: "dentry-kind",
-        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": says kind ' || d.kind || ', inode ' || d.ino || ' is ' || (i.mode >> 12)
+        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": says kind ' || d.kind
+                || ', inode ' || d.ino || ' is ' || (i.mode >> 12)
             FROM dentry d JOIN inode i ON i.ino = d.ino WHERE d.kind <> i.mode >> 12",
     },
     Rule {
@@ -92,15 +93,17 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         code: "dir-size",
-        query: "SELECT 'inode ' || i.ino || ': size is ' || i.size || ', its entries are charged ' || coalesce(d.cost, 0)
+        query: "SELECT 'inode ' || i.ino || ': size is ' || i.size || ', its entries are charged '
+                || coalesce(d.cost, 0)
             FROM inode i LEFT JOIN (SELECT parent, sum(24 + length(name)) AS cost FROM dentry GROUP BY parent) d
                 ON d.parent = i.ino
             WHERE i.mode & 61440 = 16384 AND i.size <> coalesce(d.cost, 0)",
     },
     Rule {
         code: "symlink-target",
-        query: "SELECT 'inode ' || ino || ': ' || iif(target IS NULL, 'a symbolic link without a target', 'a target on what is no symbolic link')
-            FROM inode WHERE (mode & 61440 = 40960) <> (length(target) IS NOT NULL AND length(target) > 0)",
+        query: "SELECT 'inode ' || ino || ': ' || iif(target IS NULL, 'a symbolic link without a target',
+                'a target on what is no symbolic link')
+            FROM inode WHERE (mode & 61440 = 40960) <> (coalesce(length(target), 0) > 0)",
     },
     Rule {
         code: "symlink-size",
@@ -160,14 +163,16 @@ pub(super) const RULES: &[Rule] = &[
         code: "history",
         query: "WITH old (what, since, until) AS (
                 SELECT 'inode_history ' || ino, since, until FROM inode_history
-                UNION ALL SELECT 'dentry_history ' || parent || '/\"' || CAST(name AS TEXT) || '\"', since, until FROM dentry_history
+                UNION ALL SELECT 'dentry_history ' || parent || '/\"' || CAST(name AS TEXT) || '\"', since, until
+                    FROM dentry_history
                 UNION ALL SELECT 'block_history ' || ino || '/' || idx, since, until FROM block_history
-                UNION ALL SELECT 'xattr_history ' || ino || '/\"' || CAST(name AS TEXT) || '\"', since, until FROM xattr_history)
+                UNION ALL SELECT 'xattr_history ' || ino || '/\"' || CAST(name AS TEXT) || '\"', since, until
+                    FROM xattr_history)
             SELECT what || ': ' || since || ' to ' || until || ', which no checkpoint sees' FROM old
             WHERE since >= until OR until > (SELECT txid FROM superblock)
                 OR NOT EXISTS (SELECT 1 FROM checkpoint c WHERE old.since <= c.txid AND c.txid < old.until)
-            UNION ALL SELECT 'checkpoint ' || name || ': of transaction ' || txid || ', which has not been' FROM checkpoint
-            WHERE txid > (SELECT txid FROM superblock)",
+            UNION ALL SELECT 'checkpoint ' || name || ': of transaction ' || txid || ', which has not been'
+                FROM checkpoint WHERE txid > (SELECT txid FROM superblock)",
     },
 ];
 
