@@ -1,13 +1,12 @@
 //! `check`
 
-
 use serde::Serialize;
 
+use crate::base::{FileKind, Ino};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, Progress};
 use crate::session::SessionError;
-use crate::base::{FileKind, Ino};
 use crate::store::{Store, StoreError};
 
 #[derive(Serialize)]
