@@ -105,7 +105,10 @@ fn rm_takes_everything_and_says_how_much() {
     for session in ["a", "b"] {
         bench.ok(&["cp", "f", &format!("{session}:/")]);
     }
-    bench.fails(&["rm", "a", "none", "b"], 4, &["no session none"]);
+    let output = bench.call(&["rm", "a", "none", "b"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(super::support::text(&output.stderr).contains("no session none"));
+    bench.fails(&["rm", "a"], 4, &["no session a"]);
     assert_eq!(std::fs::read_dir(bench.store()).unwrap().count(), 0, "the others are removed all the same");
 }
 
