@@ -109,10 +109,23 @@ fn is_full(code: i32) -> bool {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => StoreError::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
-            _ => StoreError::Io(error.to_string()),
-        }
+        use rusqlite::{Error, ffi};
+        let damaged = match (&error, error.sqlite_error_code()) {
+            (_, Some(ErrorCode::DiskFull)) => return StoreError::Full,
+            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => true,
+            // The general error is what a statement gets whose table or column is not there.
+            (Error::SqliteFailure(code, _) | Error::SqlInputError { error: code, .. }, _) => {
+                matches!(code.extended_code, ffi::SQLITE_ERROR | ffi::SQLITE_IOERR_SHORT_READ)
+            }
+            (
+                Error::InvalidColumnType(..)
+                | Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::Utf8Error(..),
+                _,
+            ) => true,
+            _ => false,
+        };
+        if damaged { StoreError::Damaged(error.to_string()) } else { StoreError::Io(error.to_string()) }
     }
 }

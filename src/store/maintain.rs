@@ -138,8 +138,11 @@ fn victims(sql: &Connection, space: &mut Space, enough: usize) -> Result<Vec<(Pa
     Ok(dead)
 }
 
+/// Blocks and their content.
+type Stored = Vec<(DataId, Vec<u8>)>;
+
 /// The blocks of a pack that still lie there, in their order. `None`: the pack is damaged, or one of them is.
-fn living(sql: &Connection, id: PackId) -> Result<Option<Vec<(DataId, Vec<u8>)>>, StoreError> {
+fn living(sql: &Connection, id: PackId) -> Result<Option<Stored>, StoreError> {
     let mut query = sql.prepare_cached("SELECT frame FROM pack WHERE id = ?1")?;
     let Some(frame) = query.query_row([id.sql()], |row| row.get::<_, Vec<u8>>(0)).optional()? else {
         return Ok(None);

@@ -2,6 +2,9 @@
 //!
 //! Nothing above this floor sees SQL. A [`Store`] is read from any thread; the one [`Writer`] belongs to the committer.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // A test that meets an error shall end there.
+
+mod check;
 mod commit;
 mod content;
 mod error;
@@ -16,10 +19,11 @@ mod superblock;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use check::{Finding, check};
 pub use content::Content;
 pub use error::StoreError;
 
-use crate::base::{Cookie, DataId, Ino, PackId, Seq, Timestamp, Txid};
+use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest};
 
 /// The one row that says what this database is and how far it got.
@@ -78,6 +82,9 @@ pub struct CreateOptions {
     /// Group of the root directory.
     pub gid: u32,
 }
+
+/// An xattr's name and value.
+pub type Xattr = (Name, Box<[u8]>);
 
 /// An open session database, to read from.
 #[derive(Debug)]

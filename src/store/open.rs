@@ -39,7 +39,8 @@ impl Store {
         built
     }
 
-    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database unclean.
+    /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database
+    /// unclean. What is not ours, newer, or laid out otherwise is refused before anything is written.
     pub fn open(path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
         let sql = connect(path, true)?;
         let mut state = superblock::read(&sql)?;
@@ -120,11 +121,30 @@ fn connect(path: &Path, writing: bool) -> Result<Connection, StoreError> {
         return Err(StoreError::NotOurs(path.to_owned()));
     }
     superblock::layout(&sql)?.verify(path, writing)?;
+    whole(&sql, path)?;
     // Asked of a file it may not write, SQLite opens it for reading and says so only to those who ask.
     if writing && sql.is_readonly("main")? {
         return Err(StoreError::Permission(path.to_owned()));
     }
     Ok(sql)
+}
+
+/// Refuses a file that is shorter than the database in it. SQLite notices missing pages, but not a cut last one, nor
+/// one that it never reads.
+fn whole(sql: &Connection, path: &Path) -> Result<(), StoreError> {
+    // As long as this lasts nobody can copy a WAL back and remove it.
+    let snapshot = sql.unchecked_transaction()?;
+    let pragma = |name| snapshot.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let expected = u64::try_from(pragma("page_count")? * pragma("page_size")?).unwrap_or(0);
+    if fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+        return Ok(()); // What is missing in the file may be there.
+    }
+    let found = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?.len();
+    if found < expected {
+        let text = format!("{}: truncated, it has {found} bytes of {expected}", path.display());
+        return Err(StoreError::Damaged(text));
+    }
+    Ok(())
 }
 
 /// Makes the whole database in a file nobody knows of yet.

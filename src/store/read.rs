@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::content::Content;
 use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
-use super::{Store, StoreError, Superblock, superblock};
-use crate::base::{DataId, Ino, Name};
+use super::{Store, StoreError, Superblock, Xattr, superblock};
+use crate::base::{DataId, Ino};
 use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
 
 impl Store {
@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// An inode's xattrs, by name.
-    pub fn xattrs(&self, ino: Ino) -> Result<Vec<(Name, Box<[u8]>)>, StoreError> {
+    pub fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, StoreError> {
         let query = format!("SELECT {XATTR} FROM xattr x WHERE x.ino = ?1 ORDER BY x.name");
         collect(&*self.pool.get()?, &query, ino, |row| {
             let xattr = rows::xattr(row)?;

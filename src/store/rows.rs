@@ -15,8 +15,6 @@ use crate::format::{BlockRow, DentryRow, InodeRow, XattrRow};
 /// Columns of `inode` as [`inode`] reads them.
 pub(super) const INODE: &str = "i.ino, i.mode, i.uid, i.gid, i.nlink, i.rdev, i.size, i.pieces, i.attached, \
      i.atime_s, i.atime_ns, i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target";
-/// Number of them.
-pub(super) const INODE_COLUMNS: usize = 18;
 /// Columns of `dentry` as [`dentry`] reads them.
 pub(super) const DENTRY: &str = "d.parent, d.name, d.ino, d.kind, d.cookie";
 /// Number of them.

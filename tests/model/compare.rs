@@ -315,7 +315,7 @@ impl Pair {
 
     fn check(&self) {
         let store = Store::open_read_only(&self.dir.path().join("session.db")).unwrap();
-        let findings = Vec::<String>::new();
+        let findings = sessionfs::store::check(&store, &mut |_, _| {}).unwrap();
         assert!(findings.is_empty(), "{findings:#?}");
     }
 

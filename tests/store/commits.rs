@@ -48,7 +48,10 @@ fn busy(session: &mut Session, commit: &mut dyn FnMut(&mut Session)) {
 #[test]
 fn everything_comes_back() {
     let mut session = Session::new();
-    busy(&mut session, &mut |session| drop(session.commit()));
+    busy(&mut session, &mut |session| {
+        session.commit();
+        session.assert_clean();
+    });
     let all = session.everything();
     assert_eq!(all.names.len(), 4);
     assert_eq!(all.xattrs.len(), 2);
@@ -67,6 +70,8 @@ fn small_commits_and_one_big_one_end_in_the_same_digest_and_counts() {
     busy(&mut small, &mut |session| drop(session.commit()));
     busy(&mut big, &mut |_| {});
     let (small_end, big_end) = (small.commit(), big.commit());
+    small.assert_clean();
+    big.assert_clean();
     assert_eq!(small_end.digest, big_end.digest);
     assert_eq!(small_end.counts, big_end.counts);
     assert!(small_end.txid > big_end.txid);
@@ -101,6 +106,7 @@ fn orphans_are_counted_but_in_no_digest() {
     session.unlink(Ino::ROOT, "file");
     let orphan = session.commit();
     assert_eq!(recomputed(&session), orphan.digest);
+    session.assert_clean();
     assert_eq!((orphan.counts.inodes, orphan.counts.files, orphan.counts.bytes), (2, 0, 0));
     assert_eq!(orphan.counts.pieces, 2);
 
@@ -141,6 +147,7 @@ fn content_lives_as_long_as_a_block_names_it() {
     session.truncate(b, 0);
     session.commit();
     assert!(session.store.data(first).unwrap().is_some(), "a still names it");
+    session.assert_clean();
     session.truncate(a, 0);
     session.commit();
     assert!(session.store.data(first).unwrap().is_none(), "nobody names it");

@@ -12,6 +12,7 @@ fn count(session: &Session, query: &str) -> u64 {
 
 fn housekeep(session: &mut Session) {
     while session.writer.maintain(Duration::from_millis(50)).unwrap() {}
+    session.assert_clean();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sessionfs::base::limits::{BLOCK_SIZE, DENTRY_COST, PIECE_SIZE, pieces};
 use sessionfs::base::{DataId, FileKind, Ino, Name, Seq, Timestamp};
 use sessionfs::format::{BlockRow, Change, DentryRow, InodeRow, Transaction};
-use sessionfs::store::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer};
+use sessionfs::store::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer, check};
 
 /// A session database with a writer, and what it should hold.
 pub struct Session {
@@ -93,9 +93,15 @@ impl Session {
         self.writer.commit(&txn, self.next)
     }
 
+    /// Holds every invariant of `docs/format.md` against what is committed.
+    pub fn assert_clean(&self) {
+        assert_eq!(check(&self.store, &mut |_, _| ()).unwrap(), []);
+    }
+
     /// Commits and closes, and opens again.
     pub fn reopen(mut self) -> Session {
         self.commit();
+        self.assert_clean();
         self.writer.close().unwrap();
         drop(self.store);
         Session::open(self.dir)
@@ -104,6 +110,7 @@ impl Session {
     /// Commits, closes, and leaves the file.
     pub fn close(mut self) -> (tempfile::TempDir, Superblock) {
         self.commit();
+        self.assert_clean();
         let last = self.writer.close().unwrap();
         (self.dir, last)
     }

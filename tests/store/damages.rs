@@ -1,0 +1,305 @@
+//! Planted damages: each is refused by `open`, or found by `check` under the code that `docs/format.md` gives it.
+
+use std::path::{Path, PathBuf};
+
+use sessionfs::base::{Cookie, DataId, Ino};
+use sessionfs::store::{Store, StoreError, check};
+
+use crate::session::{Everything, Session, bytes, everything, sql};
+
+/// A closed session with one of everything:
+/// inodes 2 dir, 3 file (2 packs), 4 file in 2, 5 symlink in 2, 6 orphan, 7 file that shares a block of 3.
+fn sample() -> (tempfile::TempDir, PathBuf) {
+    let mut session = Session::new();
+    let dir = session.dir(Ino::ROOT, "dir");
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..3 {
+        session.write(file, index, &bytes(index, 65_536));
+    }
+    let inner = session.file(dir, "inner");
+    session.write(inner, 0, &bytes(9, 5_000));
+    session.xattr(inner, "user.a", Some(b"value"), None);
+    session.symlink(dir, "link", "../file");
+    session.commit();
+    let orphan = session.file(Ino::ROOT, "orphan");
+    session.write(orphan, 0, &bytes(10, 5_000));
+    let copy = session.file(Ino::ROOT, "copy");
+    session.share((file, 0), (copy, 0));
+    session.allocate(copy, 1);
+    session.unlink(Ino::ROOT, "orphan");
+    let (dir, _) = session.close();
+    let path = dir.path().join("session.db");
+    (dir, path)
+}
+
+/// Codes that `check` finds, each once.
+fn codes(path: &Path) -> Vec<&'static str> {
+    let store = Store::open_read_only(path).unwrap();
+    let mut last = (0, 0);
+    let findings = check(&store, &mut |done, of| {
+        assert!(done >= last.0 && done <= of, "{done} of {of} after {last:?}");
+        last = (done, of);
+    });
+    let findings = findings.unwrap();
+    assert!(last.0 == last.1 && last.1 > 20);
+    assert!(findings.is_sorted());
+    let mut codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+    codes.dedup();
+    codes
+}
+
+/// SQL to run on the sample, and the codes it must be found under (others may come along).
+const DAMAGES: &[(&str, &[&str])] = &[
+    ("UPDATE inode SET mode = 16877 WHERE ino = 3", &["block-kind", "dentry-kind", "digest"]),
+    ("UPDATE inode SET mode = 420 WHERE ino = 3", &["inode-mode"]),
+    ("UPDATE inode SET mode = 33188 WHERE ino = 1", &["root", "dentry-parent"]),
+    ("DELETE FROM inode WHERE ino = 1", &["root", "dentry-parent"]),
+    ("DELETE FROM inode WHERE ino = 4", &["dentry-inode", "block-owner", "xattr-owner", "counts"]),
+    ("UPDATE inode SET uid = 1 WHERE ino = 3", &["digest"]),
+    ("UPDATE inode SET size = size + 1 WHERE ino = 3", &["counts", "digest"]),
+    ("UPDATE inode SET size = size + 1 WHERE ino = 2", &["dir-size"]),
+    ("UPDATE inode SET size = -1 WHERE ino = 3", &["row-value"]),
+    ("UPDATE inode SET uid = 4294967296 WHERE ino = 3", &["row-value"]),
+    ("UPDATE inode SET mtime_ns = 1000000000 WHERE ino = 3", &["time-valid"]),
+    ("UPDATE inode SET nlink = 2 WHERE ino = 3", &["file-nlink"]),
+    ("UPDATE inode SET nlink = 3 WHERE ino = 2", &["dir-nlink"]),
+    ("UPDATE inode SET nlink = 0 WHERE ino = 3", &["dentry-orphan", "orphan", "digest"]),
+    ("UPDATE inode SET nlink = 1 WHERE ino = 6", &["orphan", "file-nlink", "unreachable"]),
+    ("DELETE FROM orphan", &["orphan"]),
+    ("INSERT INTO orphan VALUES (3), (99)", &["orphan"]),
+    ("UPDATE inode SET pieces = pieces + 1 WHERE ino = 3", &["inode-pieces", "counts"]),
+    ("UPDATE inode SET pieces = 1 WHERE ino = 5", &["inode-pieces"]),
+    ("UPDATE inode SET attached = 1 WHERE ino = 4", &["inode-attached"]),
+    ("UPDATE inode SET target = NULL WHERE ino = 5", &["symlink-target"]),
+    ("UPDATE inode SET target = x'61' WHERE ino = 3", &["symlink-target"]),
+    ("UPDATE inode SET target = x'6161' WHERE ino = 5", &["symlink-size"]),
+    ("UPDATE inode SET since = 99 WHERE ino = 3", &["since"]),
+    ("UPDATE dentry SET parent = 3 WHERE name = x'696e6e6572'", &["dentry-parent"]),
+    ("UPDATE dentry SET parent = 77 WHERE name = x'696e6e6572'", &["dentry-parent", "unreachable"]),
+    ("UPDATE dentry SET ino = 1 WHERE name = x'646972'", &["dentry-root"]),
+    ("UPDATE dentry SET parent = 2 WHERE name = x'646972'", &["unreachable"]),
+    ("UPDATE dentry SET kind = 10 WHERE ino = 3", &["dentry-kind"]),
+    ("UPDATE dentry SET kind = 3 WHERE ino = 3", &["dentry-kind"]),
+    ("UPDATE dentry SET name = x'612f62' WHERE ino = 3", &["name-valid"]),
+    ("UPDATE dentry SET name = x'2e2e' WHERE ino = 3", &["name-valid"]),
+    ("UPDATE dentry SET name = zeroblob(300) WHERE ino = 3", &["row-value"]),
+    ("UPDATE dentry SET cookie = 1", &["dentry-cookie"]),
+    ("UPDATE dentry SET cookie = 1000 WHERE ino = 3", &["next-ids"]),
+    ("INSERT INTO dentry VALUES (2, x'64', 2, 4, 50, 1)", &["dir-names", "dir-nlink"]),
+    ("DELETE FROM dentry WHERE ino = 3", &["unreachable", "file-nlink", "dir-size"]),
+    ("UPDATE block SET mask = 0 WHERE ino = 4", &["block-mask"]),
+    ("UPDATE block SET mask = 65536 WHERE ino = 4", &["block-mask"]),
+    ("UPDATE block SET mask = 1 WHERE ino = 4", &["inode-pieces", "digest"]),
+    ("UPDATE block SET idx = 5 WHERE ino = 4", &["digest"]),
+    ("UPDATE block SET shared = 0 WHERE ino = 7", &["block-shared"]),
+    ("UPDATE block SET data_id = 2 WHERE ino = 4", &["block-shared", "data-unused", "digest"]),
+    ("UPDATE block SET data_id = 99 WHERE ino = 4", &["block-data"]),
+    ("UPDATE block SET ino = 2 WHERE ino = 4", &["block-kind"]),
+    ("DELETE FROM block WHERE ino = 4", &["data-unused", "inode-pieces", "digest"]),
+    ("UPDATE xattr SET value = x'76616c7566'", &["digest"]),
+    ("UPDATE xattr SET name = zeroblob(6)", &["name-valid"]),
+    ("UPDATE xattr SET ino = 1000", &["xattr-owner"]),
+    ("DELETE FROM data WHERE id = 1", &["block-data"]),
+    ("UPDATE data SET len = len - 1 WHERE id = 4", &["data-place"]),
+    ("UPDATE data SET position = 4000000 WHERE id = 4", &["data-place"]),
+    ("UPDATE data SET hash = hash + 1 WHERE id = 4", &["data-hash", "digest"]),
+    ("UPDATE data SET pack = 99 WHERE id = 4", &["data-pack"]),
+    ("UPDATE data SET pack = -3 WHERE id = 4", &["row-value"]),
+    ("DELETE FROM pack WHERE id = 1", &["data-pack"]),
+    ("UPDATE pack SET codec = 1 - codec WHERE id = 1", &["pack-header"]),
+    ("UPDATE pack SET raw_len = 7 WHERE id = 1", &["pack-header"]),
+    ("UPDATE pack SET id = 50 WHERE id = 1", &["pack-header", "data-pack", "pack-dead", "next-ids"]),
+    ("UPDATE pack SET frame = substr(frame, 1, 100) WHERE id = 1", &["pack-frame"]),
+    ("UPDATE pack SET frame = zeroblob(1000) WHERE id = 1", &["pack-frame"]),
+    ("INSERT INTO pack SELECT 4, codec, raw_len, frame FROM pack WHERE id = 1", &["pack-dead", "pack-header"]),
+    ("UPDATE superblock SET digest = zeroblob(16)", &["digest", "txn"]),
+    ("UPDATE superblock SET txid = 1", &["since", "txn"]),
+    ("UPDATE superblock SET files = 9", &["counts"]),
+    ("UPDATE superblock SET next_ino = 4", &["next-ids"]),
+    ("UPDATE superblock SET next_seq = 1", &["next-ids"]),
+    ("UPDATE superblock SET feature_compat = 4", &["features"]),
+    ("DELETE FROM txn", &["txn"]),
+    ("INSERT INTO block_history VALUES (3, 0, 1, 1, 1, 1, 2)", &["history"]),
+    ("INSERT INTO checkpoint VALUES (1, 'later', 99, zeroblob(16), 0, 0)", &["history"]),
+    (
+        "PRAGMA writable_schema = 1;
+        UPDATE sqlite_schema SET sql = replace(sql, 'shared = 1', 'shared = 0') WHERE name = 'block_shared'",
+        &["sqlite"],
+    ),
+];
+
+#[test]
+fn every_planted_damage_is_found_under_its_code() {
+    let (dir, path) = sample();
+    assert_eq!(codes(&path), [""; 0], "the sample itself is whole");
+    let hurt = dir.path().join("hurt.db");
+    for (damage, expected) in DAMAGES {
+        std::fs::copy(&path, &hurt).unwrap();
+        let before = std::fs::read(&hurt).unwrap();
+        sql(&hurt, damage);
+        assert_ne!(std::fs::read(&hurt).unwrap(), before, "{damage}: changes nothing");
+        let found = codes(&hurt);
+        for code in *expected {
+            assert!(found.contains(code), "{damage}: expected {code}, found {found:?}");
+        }
+        read_all(&hurt);
+    }
+}
+
+/// Reads everything; damage may be met, a panic may not.
+fn read_all(path: &Path) {
+    let Ok(store) = Store::open_read_only(path) else { return };
+    for ino in (0..10).map(Ino) {
+        let _ = (store.inode(ino), store.directory(ino), store.xattrs(ino));
+        for block in store.blocks(ino).unwrap_or_default() {
+            let _ = store.data(block.data);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_database_can_be_written_to_without_a_panic() {
+    let (dir, path) = sample();
+    for (at, (damage, _)) in DAMAGES.iter().enumerate() {
+        let hurt = dir.path().join(format!("hurt-{at}"));
+        std::fs::create_dir(&hurt).unwrap();
+        let file = hurt.join("session.db");
+        std::fs::copy(&path, &file).unwrap();
+        sql(&file, damage);
+        let Ok((store, mut writer)) = Store::open(&file) else { continue };
+        let mut txn = sessionfs::format::Transaction::default();
+        for ino in 2..9 {
+            txn.apply(sessionfs::format::Change::DropInode(Ino(ino)));
+        }
+        let next = store.superblock().unwrap().next;
+        let _ = writer.reap_orphans();
+        let _ = writer.commit(&txn, next);
+        while writer.maintain(std::time::Duration::from_millis(100)).unwrap_or(false) {}
+        let _ = writer.close();
+    }
+}
+
+#[test]
+fn what_open_refuses_is_left_as_it_was() {
+    type Expected = fn(&StoreError) -> bool;
+    let refused: &[(&str, Expected)] = &[
+        ("PRAGMA application_id = 7", |error| matches!(error, StoreError::NotOurs(_))),
+        ("PRAGMA user_version = 0", |error| matches!(error, StoreError::NotOurs(_))),
+        ("PRAGMA user_version = 2", |error| matches!(error, StoreError::Newer { found: 2, known: 1, .. })),
+        ("UPDATE superblock SET feature_incompat = 8", |error| matches!(error, StoreError::Features { flags: 8, .. })),
+        ("UPDATE superblock SET block_size = 4096", |error| matches!(error, StoreError::Unsupported { .. })),
+        ("UPDATE superblock SET hash_algorithm = 'blake3'", |error| matches!(error, StoreError::Unsupported { .. })),
+        ("DELETE FROM superblock", |error| matches!(error, StoreError::Damaged(_))),
+        ("UPDATE superblock SET txid = -1", |error| matches!(error, StoreError::Damaged(_))),
+        ("UPDATE superblock SET digest = x'00'", |error| matches!(error, StoreError::Damaged(_))),
+        ("UPDATE superblock SET created_ns = -1", |error| matches!(error, StoreError::Damaged(_))),
+        ("DROP TABLE superblock", |error| matches!(error, StoreError::Damaged(_))),
+    ];
+    let (dir, path) = sample();
+    let hurt = dir.path().join("hurt.db");
+    for (damage, expected) in refused {
+        std::fs::copy(&path, &hurt).unwrap();
+        sql(&hurt, damage);
+        let before = std::fs::read(&hurt).unwrap();
+        for error in [Store::open(&hurt).unwrap_err(), Store::open_read_only(&hurt).unwrap_err()] {
+            assert!(expected(&error), "{damage}: {error:?}");
+        }
+        assert_eq!(std::fs::read(&hurt).unwrap(), before, "{damage}: written to");
+    }
+    // What forbids only writing.
+    std::fs::copy(&path, &hurt).unwrap();
+    sql(&hurt, "UPDATE superblock SET feature_ro_compat = 2");
+    assert!(matches!(Store::open(&hurt), Err(StoreError::Features { flags: 2, .. })));
+    assert_eq!(codes(&hurt), ["features"]);
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let (_dir, path) = sample();
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [1, 4_096, 16_384, 50_000, whole.len() / 2, whole.len() - 100] {
+        std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        for error in [Store::open(&path).unwrap_err(), Store::open_read_only(&path).unwrap_err()] {
+            assert!(matches!(error, StoreError::Damaged(_)), "{cut} bytes less: {error:?}");
+        }
+    }
+    std::fs::write(&path, &whole[..100]).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn a_flipped_byte_in_a_pack_spares_all_other_files() {
+    let (_dir, path) = sample();
+    let whole = std::fs::read(&path).unwrap();
+    // The frames lie in the file as they are: find the first one's header.
+    let header = [b"SFPK\x01".as_slice()].concat();
+    let frames: Vec<_> = whole.windows(5).enumerate().filter(|(_, bytes)| *bytes == header).map(|(at, _)| at).collect();
+    assert!(frames.len() >= 3);
+    let mut broken = vec![];
+    for at in [frames[0] + 8, frames[0] + 700, frames[1] + 45] {
+        let mut bad = whole.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&path, &bad).unwrap();
+        assert_eq!(codes(&path), ["pack-frame"], "byte {at}");
+        let store = Store::open_read_only(&path).unwrap();
+        let failed = (1..=5).filter(|id| matches!(store.data(DataId(*id)), Err(StoreError::Damaged(_)))).count();
+        let fine = (1..=5).filter(|id| matches!(store.data(DataId(*id)), Ok(Some(_)))).count();
+        assert!(failed >= 1 && failed + fine == 5, "{failed} and {fine}");
+        broken.push(failed);
+    }
+    assert!(broken.iter().any(|&failed| failed < 5));
+}
+
+#[test]
+fn a_random_flip_is_noticed_or_changes_nothing_and_never_panics() {
+    let (_dir, path) = sample();
+    let whole = std::fs::read(&path).unwrap();
+    let mut state = 42u64;
+    let before = promised(&Store::open_read_only(&path).unwrap());
+    for _ in 0..400 {
+        let mut bad = whole.clone();
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let at = (state >> 33) as usize % bad.len();
+        bad[at] ^= 1 << (state & 7);
+        std::fs::write(&path, &bad).unwrap();
+        read_all(&path);
+        // Most of so small a database is free space inside its pages, where a flip hurts nobody.
+        match Store::open_read_only(&path) {
+            Ok(store) if check(&store, &mut |_, _| ()).is_ok_and(|found| found.is_empty()) => {
+                assert_eq!(promised(&store), before, "bit {} of byte {at}", state & 7);
+            }
+            Ok(_) => {}
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+/// Everything but what no digest covers: atimes and the order of names.
+fn promised(store: &Store) -> Everything {
+    let mut all = everything(store);
+    all.inodes.iter_mut().for_each(|row| row.atime = row.mtime);
+    all.names.iter_mut().for_each(|row| row.cookie = Cookie(0));
+    all.names.sort_by(|a, b| (a.parent, &a.name).cmp(&(b.parent, &b.name)));
+    all
+}
+
+#[test]
+fn every_documented_invariant_has_a_planted_damage() {
+    let docs = include_str!("../../docs/format.md");
+    let table = docs.split("\n## Invariants").nth(1).unwrap();
+    let documented: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|cell| cell.split(", "))
+        .map(|code| code.trim_matches('`'))
+        .collect();
+    assert!(documented.len() > 40);
+    let planted: Vec<&str> = DAMAGES.iter().flat_map(|(_, codes)| codes.iter().copied()).collect();
+    for code in &documented {
+        // A broken superblock is refused by `open` already; a table that breaks off is what a cut file has.
+        assert!(planted.contains(code) || ["superblock", "unreadable"].contains(code), "{code}: no damage planted");
+    }
+    for code in planted {
+        assert!(documented.contains(&code), "{code}: not documented");
+    }
+}
