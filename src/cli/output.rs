@@ -58,9 +58,12 @@ impl Context {
         builder
     }
 
-    /// Warnings of this process go to standard error.
+    /// Warnings of this process go to standard error; not where programs read it, unless they ask.
     pub fn log_to_stderr(&self) {
-        let _ = self.logger("warn").format(|out, record| writeln!(out, "sessionfs: {}", record.args())).try_init();
+        let _ = self
+            .logger(if self.json { "off" } else { "warn" })
+            .format(|out, record| writeln!(out, "sessionfs: {}", record.args()))
+            .try_init();
     }
 
     /// The server's log, to a file or (`None`) to standard error.

@@ -35,6 +35,26 @@ fn parent_of(pid: libc::pid_t) -> Option<(libc::pid_t, bool)> {
     Some((fields.next()?.parse().ok()?, state == "Z"))
 }
 
+/// Ends every other process of this process's mount namespace, which must be one of `run`: there is nobody in it but
+/// the command and what it started, and whoever came in to look at them.
+pub fn end_namespace() {
+    let Ok(ours) = std::fs::read_link("/proc/self/ns/mnt") else { return };
+    let me = std::process::id() as libc::pid_t;
+    // More than once, for what forks while we look; a bound, for what we may not end.
+    for _ in 0..50 {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
+        let inside = |pid: &libc::pid_t| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|ns| ns == ours);
+        let alive = |pid: &libc::pid_t| parent_of(*pid).is_some_and(|(_, zombie)| !zombie);
+        let left: Vec<_> = pids.filter(|&pid| pid != me).filter(inside).filter(alive).collect();
+        if left.is_empty() {
+            return;
+        }
+        left.into_iter().for_each(|pid| super::signals::send(pid, libc::SIGKILL));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Reaps one child that has ended, if there is one: its process and wait status.
 pub fn reap() -> Option<(libc::pid_t, i32)> {
     let mut status = 0;

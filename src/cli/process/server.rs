@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::children::end_namespace;
 use super::messages::{Message, Ready};
 use super::mounts;
 use super::preflight::mount_failure;
@@ -252,7 +253,11 @@ impl Serving {
                     return (None, true);
                 }
                 Ok(Event::Signal(signal)) => format!("signal {signal}"),
-                Ok(Event::Orphaned) => "the process it was mounted for has ended".to_owned(),
+                Ok(Event::Orphaned) => {
+                    // Nobody is left to end what the command has started, and its workspace goes.
+                    end_namespace();
+                    "the process it was mounted for has ended".to_owned()
+                }
                 // The threads hold senders for as long as they run, and they run as long as we do.
                 Err(_) => "internal error".to_owned(),
             };

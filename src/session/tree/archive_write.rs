@@ -62,9 +62,6 @@ impl<'a> Writer<'a> {
             records.add(b"linkpath", link);
         }
         records.fields(&mut header, item, stored);
-        if [&name, link.as_ref().unwrap_or(&name)].iter().any(|name| std::str::from_utf8(name).is_err()) {
-            records.first(b"hdrcharset", b"BINARY");
-        }
         if let ItemKind::CharDevice(major, minor) | ItemKind::BlockDevice(major, minor) = item.kind {
             header.set_device_major(major).and_then(|()| header.set_device_minor(minor))?;
         }
@@ -170,7 +167,8 @@ fn sparse_map(item: &Item) -> Option<Vec<u8>> {
     Some(map)
 }
 
-/// Puts a name into the header; false when it does not fit or is not plain ASCII, and needs a record.
+/// Puts a name into the header; false when it needs a record: it is too long, or text beyond ASCII. What is no text at
+/// all stays in the header if it fits, because a record is UTF-8 by the standard.
 fn set_name(header: &mut Header, name: &[u8]) -> bool {
     fill(&mut header.as_old_mut().name, name)
 }
@@ -182,7 +180,7 @@ fn set_link(header: &mut Header, name: &[u8]) -> bool {
 fn fill(field: &mut [u8; 100], name: &[u8]) -> bool {
     let kept = &name[..name.len().min(field.len())];
     field[..kept.len()].copy_from_slice(kept);
-    kept.len() == name.len() && name.is_ascii()
+    kept.len() == name.len() && (name.is_ascii() || std::str::from_utf8(name).is_err())
 }
 
 /// The records of an extended header: `LENGTH KEY=VALUE\n`, values of any bytes.
@@ -192,10 +190,6 @@ struct Records(Vec<u8>);
 impl Records {
     fn add(&mut self, key: &[u8], value: &[u8]) {
         self.0.extend_from_slice(&record(key, value));
-    }
-
-    fn first(&mut self, key: &[u8], value: &[u8]) {
-        self.0.splice(0..0, record(key, value));
     }
 
     fn number(&mut self, key: &[u8], value: u64) {

@@ -17,15 +17,22 @@ const READ_SIZE: u64 = 1 << 20;
 pub fn export(fs: &Fs, caller: &Caller, path: &[u8], top: &[u8], out: &mut dyn Write) -> Result<Totals, TreeError> {
     let node = resolve(fs, path, Follow::NotLast)?;
     let mut walk =
-        Walk { fs, caller, out: Writer::new(out, top), seen: Map::default(), totals: Totals::default(), todo: vec![] };
-    walk.item(Vec::new(), node)?;
-    // A list of directories to enter, not recursion: a tree may be deeper than a stack.
-    while let Some((path, node)) = walk.todo.pop() {
+        Walk { fs, caller, out: Writer::new(out, top), seen: Map::default(), totals: Totals::default() };
+    // Depth first, so that a directory's content follows it at once: tar sets a directory's time when it sees that it
+    // has left it. A list of what is to come, not recursion: a tree may be deeper than a stack.
+    let mut todo = vec![(Vec::new(), node)];
+    while let Some((path, node)) = todo.pop() {
+        if !walk.item(&path, &node)? {
+            continue;
+        }
+        let first = todo.len();
         children(fs, node.ino(), &path.join(&b'/'), &mut |name, child| {
             let mut path = path.clone();
             path.push(name.to_vec());
-            walk.item(path, child)
+            todo.push((path, child));
+            Ok(())
         })?;
+        todo[first..].reverse();
     }
     walk.out.finish()?;
     Ok(walk.totals)
@@ -38,13 +45,13 @@ struct Walk<'a, 'w> {
     /// Files with several names that are in the stream already, and where.
     seen: Map<Ino, Vec<Vec<u8>>>,
     totals: Totals,
-    todo: Vec<(Vec<Vec<u8>>, Node<'a>)>,
 }
 
-impl<'a> Walk<'a, '_> {
-    fn item(&mut self, path: Vec<Vec<u8>>, node: Node<'a>) -> Result<(), TreeError> {
+impl Walk<'_, '_> {
+    /// Writes one thing; says whether it is a directory to be entered.
+    fn item(&mut self, path: &[Vec<u8>], node: &Node<'_>) -> Result<bool, TreeError> {
         let shown = path.join(&b'/');
-        match self.describe(&path, &node) {
+        match self.describe(path, node) {
             Ok(Some(item)) => {
                 self.out.begin(&item)?;
                 if let ItemKind::File { extents } = &item.kind {
@@ -52,11 +59,11 @@ impl<'a> Walk<'a, '_> {
                 }
                 self.out.end()?;
                 self.totals.count(&item);
-                if item.kind == ItemKind::Directory {
-                    self.todo.push((path, node));
-                } else if node.attr().nlink > 1 && !matches!(item.kind, ItemKind::HardLink(_)) {
-                    self.seen.insert(node.ino(), path);
+                let is_directory = item.kind == ItemKind::Directory;
+                if !is_directory && node.attr().nlink > 1 && !matches!(item.kind, ItemKind::HardLink(_)) {
+                    self.seen.insert(node.ino(), path.to_vec());
                 }
+                return Ok(is_directory);
             }
             Ok(None) => {
                 log::warn!("{}: a socket, left out", Shown(&shown));
@@ -66,7 +73,7 @@ impl<'a> Walk<'a, '_> {
             Err(Errno::NoEnt | Errno::Stale) if !path.is_empty() => {}
             Err(errno) => return Err(TreeError::Session { path: shown, errno }),
         }
-        Ok(())
+        Ok(false)
     }
 
     /// What goes into the header. `None` for a socket.

@@ -4,7 +4,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::TreeError;
 use super::archive_write::Writer;
@@ -17,15 +17,19 @@ const READ_SIZE: u64 = 1 << 20;
 /// Writes what is at `path` on the host as a tar stream whose top is `.`, as cp -a would take it.
 pub fn pack_host(path: &Path, out: &mut dyn Write) -> Result<Totals, TreeError> {
     let mut pack =
-        Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default(), todo: Vec::new() };
-    pack.item(Vec::new(), path)?;
-    while let Some((names, path)) = pack.todo.pop() {
+        Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default() };
+    // Depth first, by a list of what is to come: as in `export`.
+    let mut todo = vec![(Vec::new(), path.to_owned())];
+    while let Some((names, path)) = todo.pop() {
+        if !pack.item(&names, &path)? {
+            continue;
+        }
         let failed = host_error(&path);
         for entry in fs::read_dir(&path).map_err(&failed)? {
             let entry = entry.map_err(&failed)?;
-            let mut names = names.clone();
+            let mut names: Vec<Vec<u8>> = names.clone();
             names.push(entry.file_name().as_bytes().to_vec());
-            pack.item(names, &entry.path())?;
+            todo.push((names, entry.path()));
         }
     }
     pack.out.finish()?;
@@ -41,34 +45,32 @@ struct Pack<'w> {
     /// Files with several names that are in the stream already, by device and inode.
     seen: Map<(u64, u64), Vec<Vec<u8>>>,
     totals: Totals,
-    todo: Vec<(Vec<Vec<u8>>, PathBuf)>,
 }
 
 impl Pack<'_> {
-    fn item(&mut self, names: Vec<Vec<u8>>, path: &Path) -> Result<(), TreeError> {
+    /// Writes one thing; says whether it is a directory to be entered.
+    fn item(&mut self, names: &[Vec<u8>], path: &Path) -> Result<bool, TreeError> {
         let meta = match fs::symlink_metadata(path) {
             // Unlinked while we looked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !names.is_empty() => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !names.is_empty() => return Ok(false),
             other => other.map_err(host_error(path))?,
         };
         if meta.file_type().is_socket() {
             log::warn!("{}: a socket, left out", path.display());
             self.totals.skipped += 1;
-            return Ok(());
+            return Ok(false);
         }
-        let (item, file) = self.describe(&names, path, &meta).map_err(host_error(path))?;
+        let (item, file) = self.describe(names, path, &meta).map_err(host_error(path))?;
         self.out.begin(&item)?;
         if let (ItemKind::File { extents }, Some(file)) = (&item.kind, &file) {
             self.content(path, file, extents)?;
         }
         self.out.end()?;
         self.totals.count(&item);
-        if meta.is_dir() {
-            self.todo.push((names, path.to_owned()));
-        } else if meta.nlink() > 1 {
-            self.seen.entry((meta.dev(), meta.ino())).or_insert(names);
+        if !meta.is_dir() && meta.nlink() > 1 {
+            self.seen.entry((meta.dev(), meta.ino())).or_insert_with(|| names.to_vec());
         }
-        Ok(())
+        Ok(meta.is_dir())
     }
 
     fn describe(&self, names: &[Vec<u8>], path: &Path, meta: &Metadata) -> io::Result<(Item, Option<File>)> {

@@ -1,0 +1,149 @@
+//! `cp`, `cat`, `ls`, `export`: the same results on a session that is mounted and on one that is not.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::support::{Bench, fuse, text};
+
+/// A tree with something of everything.
+fn sample(at: &Path) {
+    std::fs::create_dir_all(at.join("sub/deep")).unwrap();
+    std::fs::write(at.join("sub/file"), b"content\n").unwrap();
+    std::fs::hard_link(at.join("sub/file"), at.join("hard")).unwrap();
+    symlink("sub/file", at.join("soft")).unwrap();
+    symlink("/nowhere", at.join("absolute")).unwrap();
+    std::fs::write(at.join(std::ffi::OsStr::from_bytes(b"bad\xff\nname")), b"bytes").unwrap();
+    std::fs::write(at.join("n".repeat(255)), b"long").unwrap();
+    let sparse = std::fs::File::create(at.join("sparse")).unwrap();
+    sparse.write_all_at(b"end", 30 << 20).unwrap();
+    assert!(Command::new("mkfifo").arg(at.join("fifo")).status().unwrap().success());
+    let touched =
+        Command::new("touch").args(["-h", "-d", "2001-02-03 04:05:06.789012345"]).arg(at.join("sub")).status();
+    assert!(touched.unwrap().success());
+}
+
+/// Everything that must survive, a line for each thing.
+fn manifest(at: &Path) -> String {
+    let found = Command::new("sh")
+        .args([
+            "-c",
+            r#"cd "$0" && find . -printf '%p %y %m %s %T@ %n %l\n' | sort; find . -type f -exec sha256sum {} + | sort"#,
+        ])
+        .arg(at)
+        .output()
+        .unwrap();
+    assert!(found.status.success());
+    // The sizes of directories are the file system's own, their times are not.
+    let lines = text(&found.stdout);
+    let keep = |line: &str| match line.split(' ').nth(1) {
+        Some("d") => line
+            .split(' ')
+            .enumerate()
+            .filter(|(i, _)| *i != 3 && *i != 5)
+            .map(|(_, f)| f)
+            .collect::<Vec<_>>()
+            .join(" "),
+        _ => line.to_owned(),
+    };
+    lines.lines().map(keep).collect::<Vec<_>>().join("\n")
+}
+
+fn journey(bench: &Bench, label: &str) {
+    let (from, to) = (bench.path("from"), bench.path(&format!("to-{label}")));
+    bench.ok(&["cp", "from", &format!("demo:/{label}")]);
+    bench.ok(&["cp", &format!("demo:/{label}"), to.to_str().unwrap()]);
+    assert_eq!(manifest(&from), manifest(&to), "{label}");
+    assert_eq!(bench.ok(&["cat", &format!("demo:/{label}/soft")]), "content\n");
+    let list: serde_json::Value =
+        serde_json::from_str(&bench.ok(&["--json", "ls", &format!("demo:/{label}")])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 8, "{list}");
+    let again = bench.path(&format!("tar-{label}"));
+    std::fs::create_dir(&again).unwrap();
+    let export = bench.command(&["export", &format!("demo:/{label}")]).stdout(Stdio::piped()).spawn().unwrap();
+    let tar = Command::new("tar").arg("-xpf-").arg("-C").arg(&again).stdin(export.stdout.unwrap()).status().unwrap();
+    assert!(tar.success());
+    assert_eq!(manifest(&from), manifest(&again), "tar {label}");
+    assert!(again.join("sparse").metadata().unwrap().blocks() < 1000, "holes stay holes");
+}
+
+#[test]
+fn a_tree_survives_the_journey_mounted_or_not() {
+    let bench = Bench::new();
+    sample(&bench.path("from"));
+    journey(&bench, "unmounted");
+    if !fuse() {
+        return;
+    }
+    let mount = bench.empty("m");
+    bench.ok(&["mount", "demo", mount.to_str().unwrap()]);
+    // The kernel is asked first, so that it knows that there is nothing: an import must make it forget that.
+    assert!(!mount.join("mounted").exists());
+    assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 1);
+    journey(&bench, "mounted");
+    assert_eq!(manifest(&bench.path("from")), manifest(&mount.join("mounted")));
+    assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 2);
+    std::fs::write(bench.path("new"), b"second").unwrap();
+    assert_eq!(std::fs::read(mount.join("mounted/sub/file")).unwrap(), b"content\n");
+    bench.ok(&["cp", "new", "demo:/mounted/sub/file"]);
+    assert_eq!(std::fs::read(mount.join("mounted/sub/file")).unwrap(), b"second");
+    assert_eq!(std::fs::read(mount.join("mounted/hard")).unwrap(), b"content\n", "replaced, not written through");
+    bench.ok(&["umount", "demo"]);
+    bench.ok(&["check", "demo"]);
+}
+
+#[test]
+fn cp_goes_where_cp_goes() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("f"), b"x").unwrap();
+    std::fs::create_dir_all(bench.path("d/e")).unwrap();
+    bench.ok(&["cp", "d", "demo:/"]);
+    bench.ok(&["cp", "f", "demo:/d"]);
+    bench.ok(&["cp", "f", "demo:/d/g"]);
+    bench.ok(&["cp", ".", "other:/"]);
+    assert_eq!(bench.ok(&["cat", "demo:/d/f"]), "x");
+    assert_eq!(bench.ok(&["cat", "demo:d/g"]), "x");
+    assert_eq!(bench.ok(&["cat", "other:/f"]), "x");
+    bench.empty("out");
+    bench.ok(&["cp", "demo:/d/f", "out"]);
+    assert!(bench.path("out/f").is_file());
+    bench.ok(&["cp", "demo:/", "out"]);
+    assert!(bench.path("out/d/e").is_dir());
+    bench.fails(&["cp", "f", "demo:/none/f"], 19, &["no such file"]);
+    bench.fails(&["cp", "f", "demo:/none/"], 19, &["no such file"]);
+    bench.fails(&["cp", "none", "demo:/"], 19, &["none"]);
+    bench.fails(&["cp", "demo:/none", "x"], 19, &["none"]);
+    bench.fails(&["cp", "f", "g"], 2, &["neither side"]);
+    bench.fails(&["cp", "demo:/a", "other:/b"], 2, &["both sides"]);
+    bench.fails(&["cat", "f"], 2, &["not a path in a session"]);
+}
+
+#[test]
+fn a_copy_that_passes_the_cap_says_so() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("big"), vec![1; 3 << 20]).unwrap();
+    bench.fails(&["cp", "--size", "1M", "big", "demo:/"], 18, &["no space left in the session"]);
+    if fuse() {
+        let mount = bench.empty("m");
+        bench.ok(&["mount", "demo", mount.to_str().unwrap()]);
+        bench.fails(&["cp", "big", "demo:/again"], 18, &["no space left in the session"]);
+        bench.ok(&["umount", "demo"]);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure_to_shout_about() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("big"), vec![1; 8 << 20]).unwrap();
+    bench.ok(&["cp", "big", "demo:/"]);
+    for args in [["cat", "demo:/big"], ["export", "demo"]] {
+        let mut child = bench.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{args:?}");
+        assert_eq!(text(&output.stderr), "");
+    }
+    std::io::stdout().flush().unwrap();
+}

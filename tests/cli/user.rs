@@ -1,0 +1,97 @@
+//! As an ordinary user. Root becomes one, with a /dev/fuse of its own that everybody may open.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use super::support::{BINARY, Bench, fuse, is_root, text};
+
+const NOBODY: &str = "65534";
+
+/// Runs a script as an ordinary user in a mount namespace of its own; `device` is the mode of its /dev/fuse. None when
+/// this machine does not let ordinary users have namespaces.
+fn as_user(bench: &Bench, device: &str, script: &str) -> Option<Output> {
+    if !is_root() || !fuse() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return None;
+    }
+    std::fs::set_permissions(bench.dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let binary = bench.path("sessionfs");
+    if !binary.exists() {
+        // The build's directory may be root's alone.
+        std::fs::copy(BINARY, &binary).unwrap();
+    }
+    let setup = format!(
+        "mknod fuse c 10 229 2>/dev/null; chmod {device} fuse && mount --bind fuse /dev/fuse && \
+         mount -t tmpfs none /mnt && \
+         exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups env -u SESSIONFS_STORE HOME=$PWD PATH=$PWD:$PATH \
+         sh -c \"$0\""
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", &setup, script])
+        .current_dir(bench.dir.path())
+        .output()
+        .unwrap();
+    if text(&output.stderr).contains("private mount namespace is not permitted") {
+        eprintln!("SKIPPED: ordinary users may not have namespaces here");
+        return None;
+    }
+    Some(output)
+}
+
+#[test]
+fn run_works_in_a_user_namespace_and_keeps_the_owner() {
+    let bench = Bench::new();
+    let script = "mkdir -p w; sessionfs run --mount w demo -- sh -c 'id -u; echo x > f; stat -c %u:%g f; \
+                  grep CapEff /proc/self/status' && sessionfs ls demo:/ && sessionfs run demo -- pwd && \
+                  stat -c %a .local/share/sessionfs/demo/session.db";
+    let Some(output) = as_user(&bench, "666", script) else { return };
+    let stdout = text(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", text(&output.stderr));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], NOBODY);
+    assert_eq!(lines[1], format!("{NOBODY}:{NOBODY}"));
+    assert!(lines[2].ends_with("0000000000000000"), "the command has no capabilities: {}", lines[2]);
+    assert!(lines[3].contains(NOBODY) && lines[3].ends_with('f'), "{}", lines[3]);
+    // /mnt is empty and not theirs: the default mount point appears on a private tmpfs.
+    assert_eq!(lines[4], "/mnt/workspace");
+    assert_eq!(lines[5], "600");
+}
+
+#[test]
+fn a_mount_point_that_cannot_be_made_is_explained() {
+    let bench = Bench::new();
+    let Some(output) = as_user(&bench, "666", "sessionfs run --mount /usr/none demo -- true") else { return };
+    assert_eq!(output.status.code(), Some(125));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("/usr/none cannot be made") && stderr.contains("--mount"), "{stderr}");
+}
+
+#[test]
+fn a_closed_dev_fuse_is_explained() {
+    let bench = Bench::new();
+    let Some(output) = as_user(&bench, "600", "mkdir -p w; sessionfs mount demo w") else { return };
+    assert_eq!(output.status.code(), Some(14));
+    assert!(text(&output.stderr).contains("chmod 0666 /dev/fuse"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn no_helper_and_no_right_to_mount_is_explained() {
+    let bench = Bench::new();
+    let Some(output) = as_user(&bench, "666", "mkdir -p w; PATH=$HOME sessionfs mount demo w") else { return };
+    assert_eq!(output.status.code(), Some(15), "{}", text(&output.stderr));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("not permitted") && stderr.contains("fuse3"), "{stderr}");
+}
+
+#[test]
+fn mount_and_umount_work_through_the_helper() {
+    if Command::new("fusermount3").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: fusermount3 is not installed");
+        return;
+    }
+    let bench = Bench::new();
+    let script = "mkdir -p w; sessionfs mount demo w && echo x > w/f && sessionfs umount w && sessionfs cat demo:/f";
+    let Some(output) = as_user(&bench, "666", script) else { return };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("x\n"));
+}
