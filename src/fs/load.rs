@@ -2,14 +2,19 @@
 //!
 //! This is sound because what is in memory stays there: a directory, block map or xattr set that is not in memory was
 //! not changed since the session was opened, so what the store has of it is current, whatever is being committed.
+//!
+//! Each row was checked by the store; that none is missing is checked here, against what the inode says they add up to.
 
 use log::error;
 
 use super::Fs;
 use super::blockmap::BlockMap;
-use super::inode::{Body, Inode};
-use super::state::{Contents, Need};
+use super::inode::{Body, File, Inode};
+use super::names::entry_cost;
+use super::state::{Contents, Need, State};
+use crate::base::limits::attached_pieces;
 use crate::base::{DataId, Errno, Ino, Map};
+use crate::format::InodeRow;
 use crate::store::StoreError;
 
 /// How often content may be missing from the store before that counts as damage. A reader that was overtaken by a
@@ -50,7 +55,9 @@ impl Fs {
             return Ok(()); // Someone else was faster, or it is gone: the operation will see.
         }
         let rows = self.store.directory(ino)?;
+        let size = rows.iter().map(|(dentry, _)| entry_cost(&dentry.name)).sum();
         let mut state = self.state.lock();
+        adds_up(&state, ino, "names", |row| row.size, size)?;
         state.inodes.reserve(rows.len());
         let mut names = Vec::with_capacity(rows.len());
         for (dentry, row) in rows {
@@ -72,7 +79,12 @@ impl Fs {
     fn load_blocks(&self, ino: Ino) -> Result<(), StoreError> {
         let _loading = self.loading.lock();
         let rows = self.store.blocks(ino)?;
-        if let Some(Inode { body: Body::File(file), .. }) = self.state.lock().inodes.get_mut(&ino) {
+        let pieces = rows.iter().map(|block| u64::from(block.mask.count_ones())).sum();
+        let mut state = self.state.lock();
+        if let Some(Inode { body: Body::File(File { blocks: None }), .. }) = state.inodes.get(&ino) {
+            adds_up(&state, ino, "blocks", |row| row.pieces - attached_pieces(row.attached.into()), pieces)?;
+        }
+        if let Some(Inode { body: Body::File(file), .. }) = state.inodes.get_mut(&ino) {
             file.blocks.get_or_insert_with(|| BlockMap::from_rows(&rows));
         }
         Ok(())
@@ -81,7 +93,12 @@ impl Fs {
     fn load_xattrs(&self, ino: Ino) -> Result<(), StoreError> {
         let _loading = self.loading.lock();
         let rows = self.store.xattrs(ino)?;
-        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
+        let bytes = rows.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
+        let mut state = self.state.lock();
+        if state.inodes.get(&ino).is_some_and(|inode| inode.xattrs.is_none()) {
+            adds_up(&state, ino, "xattrs", |row| u64::from(row.attached) - row.target.len() as u64, bytes)?;
+        }
+        if let Some(inode) = state.inodes.get_mut(&ino) {
             inode.xattrs.get_or_insert_with(|| Box::new(rows.into_iter().collect()));
         }
         Ok(())
@@ -101,4 +118,20 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// Whether what was loaded is all there is: a row that got lost would otherwise be a name that is gone, or a hole.
+fn adds_up(
+    state: &State,
+    ino: Ino,
+    what: &str,
+    promised: impl Fn(&InodeRow) -> u64,
+    found: u64,
+) -> Result<(), StoreError> {
+    let Some(inode) = state.inodes.get(&ino) else { return Ok(()) };
+    let promised = promised(&inode.row);
+    if promised == found {
+        return Ok(());
+    }
+    Err(StoreError::Damaged(format!("inode {ino}: its {what} add up to {found}, not to {promised}")))
 }

@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::content::Content;
-use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
+use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, Summed, XATTR};
 use super::{Store, StoreError, Superblock, Xattr, superblock};
 use crate::base::{DataId, Ino};
 use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
@@ -31,27 +31,27 @@ impl Store {
              WHERE d.parent = ?1 ORDER BY d.cookie"
         );
         collect(&*self.pool.get()?, &query, ino, |row| {
-            let dentry = rows::dentry(row)?;
+            let dentry = rows::dentry(row)?.whole()?;
             if row.get_ref(DENTRY_COLUMNS)? == ValueRef::Null {
                 let name = dentry.name.escape_ascii();
                 let text = format!("dentry {ino}/\"{name}\": leads to inode {}, which is missing", dentry.ino);
                 return Err(StoreError::Damaged(text));
             }
-            Ok((dentry, rows::inode(row, DENTRY_COLUMNS)?))
+            Ok((dentry, rows::inode(row, DENTRY_COLUMNS)?.whole()?))
         })
     }
 
     /// A file's blocks, by index.
     pub fn blocks(&self, ino: Ino) -> Result<Vec<BlockRow>, StoreError> {
         let query = format!("SELECT {BLOCK} FROM block b WHERE b.ino = ?1 ORDER BY b.idx");
-        collect(&*self.pool.get()?, &query, ino, |row| Ok(rows::block(row)?))
+        collect(&*self.pool.get()?, &query, ino, |row| Ok(rows::block(row)?.whole()?))
     }
 
     /// An inode's xattrs, by name.
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, StoreError> {
         let query = format!("SELECT {XATTR} FROM xattr x WHERE x.ino = ?1 ORDER BY x.name");
         collect(&*self.pool.get()?, &query, ino, |row| {
-            let xattr = rows::xattr(row)?;
+            let xattr = rows::xattr(row)?.whole()?;
             Ok((xattr.name, xattr.value))
         })
     }
@@ -80,7 +80,7 @@ impl Store {
 /// One inode, by its number.
 pub(super) fn inode(sql: &Connection, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
     let mut query = sql.prepare_cached(&format!("SELECT {INODE} FROM inode i WHERE i.ino = ?1"))?;
-    let found = query.query_row([ino.sql()], |row| Ok(rows::inode(row, 0))).optional()?;
+    let found = query.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(Summed::whole))).optional()?;
     Ok(found.transpose()?)
 }
 

@@ -10,21 +10,21 @@ use super::StoreError;
 use crate::base::limits::{BLOCK_SIZE, FILE_SIZE_MAX, NAME_MAX, PIECES_PER_BLOCK, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::base::limits::{PIECE_SIZE, SYMLINK_MAX};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Timestamp};
-use crate::format::{BlockRow, DentryRow, InodeRow, XattrRow};
+use crate::format::{BlockRow, DentryRow, InodeRow, RowSum, XattrRow};
 
 /// Columns of `inode` as [`inode`] reads them.
 pub(super) const INODE: &str = "i.ino, i.mode, i.uid, i.gid, i.nlink, i.rdev, i.size, i.pieces, i.attached, \
-     i.atime_s, i.atime_ns, i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target";
+     i.atime_s, i.atime_ns, i.mtime_s, i.mtime_ns, i.ctime_s, i.ctime_ns, i.btime_s, i.btime_ns, i.target, i.sum";
 /// Columns of `dentry` as [`dentry`] reads them.
-pub(super) const DENTRY: &str = "d.parent, d.name, d.ino, d.kind, d.cookie";
+pub(super) const DENTRY: &str = "d.parent, d.name, d.ino, d.kind, d.cookie, d.sum";
 /// Number of them.
-pub(super) const DENTRY_COLUMNS: usize = 5;
+pub(super) const DENTRY_COLUMNS: usize = 6;
 /// Columns of `block` as [`block`] reads them.
-pub(super) const BLOCK: &str = "b.ino, b.idx, b.data_id, b.mask, b.shared";
+pub(super) const BLOCK: &str = "b.ino, b.idx, b.data_id, b.mask, b.shared, b.sum";
 /// Number of them.
-pub(super) const BLOCK_COLUMNS: usize = 5;
+pub(super) const BLOCK_COLUMNS: usize = 6;
 /// Columns of `xattr` as [`xattr`] reads them.
-pub(super) const XATTR: &str = "x.ino, x.name, x.value";
+pub(super) const XATTR: &str = "x.ino, x.name, x.value, x.sum";
 
 /// The most 4 KiB pieces one inode can be charged: a file of the largest size, its xattrs and its target.
 const PIECES_MAX: u64 = FILE_SIZE_MAX / PIECE_SIZE as u64 + 1 + (1 << 20);
@@ -163,8 +163,38 @@ impl<'r, 's> Columns<'r, 's> {
     }
 }
 
+/// A row as it stands in its table, and whether its checksum says that it stands there as it was written.
+pub(super) struct Summed<T> {
+    row: T,
+    bad: Option<Bad>,
+}
+
+impl<T: RowSum> Summed<T> {
+    /// Compares the row with the checksum in the next column.
+    fn new(row: T, from: &mut Columns<'_, '_>) -> Result<Summed<T>, Bad> {
+        let found = from.u32("sum")?;
+        let differs = found != row.sum();
+        let bad =
+            differs.then(|| from.bad("row-sum", format_args!("sum is {found:08x}, the row gives {:08x}", row.sum())));
+        Ok(Summed { row, bad })
+    }
+
+    /// The row, if it is whole: all that an ordinary reader may use.
+    pub fn whole(self) -> Result<T, Bad> {
+        match self.bad {
+            None => Ok(self.row),
+            Some(bad) => Err(bad),
+        }
+    }
+
+    /// The row all the same, and what is wrong with it: for the check, which wants to know what else is.
+    pub fn parts(self) -> (T, Option<Bad>) {
+        (self.row, self.bad)
+    }
+}
+
 /// Reads [`INODE`] from column `first` on.
-pub(super) fn inode(row: &Row<'_>, first: usize) -> Result<InodeRow, Bad> {
+pub(super) fn inode(row: &Row<'_>, first: usize) -> Result<Summed<InodeRow>, Bad> {
     let mut from = Columns::new(row, "inode", first, 1);
     let inode = InodeRow {
         ino: Ino(from.unsigned("ino")?),
@@ -188,11 +218,11 @@ pub(super) fn inode(row: &Row<'_>, first: usize) -> Result<InodeRow, Bad> {
     if FileKind::of_mode(inode.mode).is_none() || inode.mode > 0o177777 {
         return Err(from.bad("inode-mode", format_args!("mode is {:o}", inode.mode)));
     }
-    Ok(inode)
+    Summed::new(inode, &mut from)
 }
 
 /// Reads [`DENTRY`] from column 0 on.
-pub(super) fn dentry(row: &Row<'_>) -> Result<DentryRow, Bad> {
+pub(super) fn dentry(row: &Row<'_>) -> Result<Summed<DentryRow>, Bad> {
     let mut from = Columns::new(row, "dentry", 0, 2);
     let parent = Ino(from.unsigned("parent")?);
     let name = from.bytes("name", NAME_MAX)?;
@@ -202,11 +232,12 @@ pub(super) fn dentry(row: &Row<'_>) -> Result<DentryRow, Bad> {
     let ino = Ino(from.unsigned("ino")?);
     let code = from.u32("kind")?;
     let kind = FileKind::from_code(code).ok_or_else(|| from.bad("dentry-kind", format_args!("kind is {code}")))?;
-    Ok(DentryRow { parent, name: name.into(), ino, kind, cookie: Cookie(from.unsigned("cookie")?) })
+    let cookie = Cookie(from.unsigned("cookie")?);
+    Summed::new(DentryRow { parent, name: name.into(), ino, kind, cookie }, &mut from)
 }
 
 /// Reads [`BLOCK`] from column 0 on.
-pub(super) fn block(row: &Row<'_>) -> Result<BlockRow, Bad> {
+pub(super) fn block(row: &Row<'_>) -> Result<Summed<BlockRow>, Bad> {
     let mut from = Columns::new(row, "block", 0, 2);
     let block = BlockRow {
         ino: Ino(from.unsigned("ino")?),
@@ -218,18 +249,18 @@ pub(super) fn block(row: &Row<'_>) -> Result<BlockRow, Bad> {
     if block.mask == 0 || block.mask >> PIECES_PER_BLOCK != 0 {
         return Err(from.bad("block-mask", format_args!("mask is {:#x}", block.mask)));
     }
-    Ok(block)
+    Summed::new(block, &mut from)
 }
 
 /// Reads [`XATTR`] from column 0 on.
-pub(super) fn xattr(row: &Row<'_>) -> Result<XattrRow, Bad> {
+pub(super) fn xattr(row: &Row<'_>) -> Result<Summed<XattrRow>, Bad> {
     let mut from = Columns::new(row, "xattr", 0, 2);
     let ino = Ino(from.unsigned("ino")?);
     let name = from.bytes("name", XATTR_NAME_MAX)?;
     if name.is_empty() || name.contains(&0) {
         return Err(from.bad("name-valid", "not an xattr name"));
     }
-    Ok(XattrRow { ino, name: name.into(), value: from.bytes("value", XATTR_VALUE_MAX)?.into() })
+    Summed::new(XattrRow { ino, name: name.into(), value: from.bytes("value", XATTR_VALUE_MAX)?.into() }, &mut from)
 }
 
 /// Where a block's content lies: a row of `data`.

@@ -122,16 +122,16 @@ CREATE TABLE inode (
     size INTEGER NOT NULL, pieces INTEGER NOT NULL, attached INTEGER NOT NULL,
     atime_s INTEGER NOT NULL, atime_ns INTEGER NOT NULL, mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_s INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, btime_s INTEGER NOT NULL, btime_ns INTEGER NOT NULL,
-    target BLOB
+    target BLOB, sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE dentry (
     parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, kind INTEGER NOT NULL,
-    cookie INTEGER NOT NULL, since INTEGER NOT NULL,
+    cookie INTEGER NOT NULL, since INTEGER NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY (parent, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE block (
     ino INTEGER NOT NULL, idx INTEGER NOT NULL, data_id INTEGER NOT NULL, mask INTEGER NOT NULL,
-    shared INTEGER NOT NULL, since INTEGER NOT NULL,
+    shared INTEGER NOT NULL, since INTEGER NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY (ino, idx)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_shared ON block (data_id) WHERE shared = 1;
@@ -144,6 +144,7 @@ CREATE TABLE pack (
 ) STRICT;
 CREATE TABLE xattr (
     ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL, since INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
     UNIQUE (ino, name)
 ) STRICT;
 CREATE TABLE orphan (ino INTEGER PRIMARY KEY) STRICT;
@@ -156,22 +157,23 @@ CREATE TABLE inode_history (
     size INTEGER NOT NULL, pieces INTEGER NOT NULL, attached INTEGER NOT NULL,
     atime_s INTEGER NOT NULL, atime_ns INTEGER NOT NULL, mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_s INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, btime_s INTEGER NOT NULL, btime_ns INTEGER NOT NULL,
-    target BLOB,
+    target BLOB, sum INTEGER NOT NULL,
     PRIMARY KEY (ino, since)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE dentry_history (
     parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, kind INTEGER NOT NULL,
-    cookie INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+    cookie INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY (parent, name, since)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE block_history (
     ino INTEGER NOT NULL, idx INTEGER NOT NULL, data_id INTEGER NOT NULL, mask INTEGER NOT NULL,
-    shared INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+    shared INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY (ino, idx, since)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_history_shared ON block_history (data_id) WHERE shared = 1;
 CREATE TABLE xattr_history (
     ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
     UNIQUE (ino, name, since)
 ) STRICT;
 CREATE TABLE checkpoint (

@@ -85,7 +85,7 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("UPDATE dentry SET name = zeroblob(300) WHERE ino = 3", &["row-value"]),
     ("UPDATE dentry SET cookie = 1", &["dentry-cookie"]),
     ("UPDATE dentry SET cookie = 1000 WHERE ino = 3", &["next-ids"]),
-    ("INSERT INTO dentry VALUES (2, x'64', 2, 4, 50, 1)", &["dir-names", "dir-nlink"]),
+    ("INSERT INTO dentry VALUES (2, x'64', 2, 4, 50, 1, 0)", &["dir-names", "dir-nlink"]),
     ("DELETE FROM dentry WHERE ino = 3", &["unreachable", "file-nlink", "dir-size"]),
     ("UPDATE block SET mask = 0 WHERE ino = 4", &["block-mask"]),
     ("UPDATE block SET mask = 65536 WHERE ino = 4", &["block-mask"]),
@@ -119,7 +119,7 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("UPDATE superblock SET next_seq = 1", &["next-ids"]),
     ("UPDATE superblock SET feature_compat = 4", &["features"]),
     ("DELETE FROM txn", &["txn"]),
-    ("INSERT INTO block_history VALUES (3, 0, 1, 1, 1, 1, 2)", &["history"]),
+    ("INSERT INTO block_history VALUES (3, 0, 1, 1, 1, 1, 2, 0)", &["history"]),
     ("INSERT INTO checkpoint VALUES (1, 'later', 99, zeroblob(16), 0, 0)", &["history"]),
     (
         "PRAGMA writable_schema = 1;

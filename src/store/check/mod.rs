@@ -11,9 +11,11 @@ use std::fmt;
 
 use rusqlite::Connection;
 
+use super::rows::{Bad, Summed};
 use super::schema::{KNOWN_COMPAT, KNOWN_INCOMPAT, KNOWN_RO_COMPAT};
 use super::{Store, StoreError, superblock};
 use crate::base::Map;
+use crate::format::RowSum;
 
 /// Findings of one code that are listed; more are only counted. A destroyed table must not fill the memory.
 const LISTED: u64 = 100;
@@ -78,6 +80,18 @@ impl Report {
             let text = text.into().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             self.findings.push(Finding { code, text });
         }
+    }
+
+    /// The row, if it is one at all; what is wrong with it becomes a finding.
+    fn take<T: RowSum>(&mut self, row: Result<Summed<T>, Bad>) -> Option<T> {
+        let (row, bad) = match row.map(Summed::parts) {
+            Ok((row, bad)) => (Some(row), bad),
+            Err(bad) => (None, Some(bad)),
+        };
+        if let Some(bad) = bad {
+            self.add(bad.code, bad.text);
+        }
+        row
     }
 
     /// Runs a part of the check; what it cannot read is a finding, and the other parts still run.

@@ -7,7 +7,7 @@ use super::Report;
 use crate::base::limits::{attached_pieces, pieces};
 use crate::base::{DataId, FileKind, Ino};
 use crate::format::{BlockRow, Counts, Digest, InodeRow, XattrRow, content_hash};
-use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, Bad, DENTRY, INODE, XATTR};
+use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, DENTRY, INODE, XATTR};
 use crate::store::{StoreError, superblock};
 
 /// Makes both passes and compares the sums.
@@ -31,9 +31,8 @@ fn names(sql: &Connection, report: &mut Report, digest: &mut Digest) -> Result<(
     let mut query = sql.prepare(&format!("SELECT {DENTRY} FROM dentry d ORDER BY d.parent, d.name"))?;
     let mut found = query.query([])?;
     while let Some(row) = found.next()? {
-        match rows::dentry(row) {
-            Ok(dentry) => digest.add_dentry(&dentry),
-            Err(bad) => report.add(bad.code, bad.text),
+        if let Some(dentry) = report.take(rows::dentry(row)) {
+            digest.add_dentry(&dentry);
         }
     }
     Ok(())
@@ -47,16 +46,10 @@ fn inodes(sql: &Connection, report: &mut Report, digest: &mut Digest, counts: &m
     ))?;
     let mut xattrs = sql.prepare(&format!("SELECT {XATTR} FROM xattr x ORDER BY x.ino, x.name"))?;
     let mut blocks = Cursor::new(blocks.query([])?, block_with_hash, |(block, _)| block.ino);
-    let mut xattrs = Cursor::new(xattrs.query([])?, rows::xattr, |xattr| xattr.ino);
+    let mut xattrs = Cursor::new(xattrs.query([])?, |row, report| report.take(rows::xattr(row)), |xattr| xattr.ino);
     let mut found = inodes.query([])?;
     while let Some(row) = found.next()? {
-        let inode = match rows::inode(row, 0) {
-            Ok(inode) => inode,
-            Err(bad) => {
-                report.add(bad.code, bad.text);
-                continue;
-            }
-        };
+        let Some(inode) = report.take(rows::inode(row, 0)) else { continue };
         counts.add(&inode);
         let mut sums = Sums::default();
         blocks.up_to(inode.ino, report, &mut |report, (block, hash)| match block.ino == inode.ino {
@@ -132,14 +125,14 @@ impl Sums {
 }
 
 /// A block, and the hash of its content if that exists.
-fn block_with_hash(row: &Row<'_>) -> Result<(BlockRow, Option<u64>), Bad> {
-    let block = rows::block(row)?;
+fn block_with_hash(row: &Row<'_>, report: &mut Report) -> Option<(BlockRow, Option<u64>)> {
+    let block = report.take(rows::block(row))?;
     let hash = match row.get::<_, Option<i64>>(BLOCK_COLUMNS) {
         _ if block.data == DataId::ZEROS => Some(content_hash(&[])),
         Ok(hash) => hash.map(i64::cast_unsigned),
         Err(_) => None,
     };
-    Ok((block, hash))
+    Some((block, hash))
 }
 
 /// Rows that are taken only as far as a given inode.
@@ -152,7 +145,7 @@ struct Cursor<'s, T, D, K> {
 
 impl<'s, T, D, K> Cursor<'s, T, D, K>
 where
-    D: Fn(&Row<'_>) -> Result<T, Bad>,
+    D: Fn(&Row<'_>, &mut Report) -> Option<T>,
     K: Fn(&T) -> Ino,
 {
     fn new(rows: Rows<'s>, decode: D, key: K) -> Self {
@@ -166,12 +159,9 @@ where
                 Some(item) => item,
                 None => match self.rows.next()? {
                     None => return Ok(()),
-                    Some(row) => match (self.decode)(row) {
-                        Ok(item) => item,
-                        Err(bad) => {
-                            report.add(bad.code, bad.text);
-                            continue;
-                        }
+                    Some(row) => match (self.decode)(row, report) {
+                        Some(item) => item,
+                        None => continue,
                     },
                 },
             };

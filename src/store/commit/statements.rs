@@ -1,11 +1,11 @@
 //! Every statement of a commit, prepared once and held for its length.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::Packed;
 use crate::base::{DataId, Ino, PackId, Seq, Txid};
-use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
-use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, Columns, DENTRY, INODE, Place, XATTR};
+use crate::format::{BlockRow, DentryRow, InodeRow, Pack, RowSum, XattrRow, content_hash};
+use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, Columns, DENTRY, INODE, Place, Summed, XATTR};
 use crate::store::schema::TXN_KEPT;
 use crate::store::{StoreError, Superblock};
 
@@ -45,13 +45,13 @@ impl<'c> Statements<'c> {
             inode: sql.prepare_cached(&format!("SELECT {INODE} FROM inode i WHERE i.ino = ?1"))?,
             put_inode: sql.prepare_cached(
                 "REPLACE INTO inode (ino, since, mode, uid, gid, nlink, rdev, size, pieces, attached, atime_s, atime_ns,
-                 mtime_s, mtime_ns, ctime_s, ctime_ns, btime_s, btime_ns, target)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 mtime_s, mtime_ns, ctime_s, ctime_ns, btime_s, btime_ns, target, sum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
             )?,
             drop_inode: sql.prepare_cached("DELETE FROM inode WHERE ino = ?1")?,
             dentry: sql.prepare_cached(&format!("SELECT {DENTRY} FROM dentry d WHERE d.parent = ?1 AND d.name = ?2"))?,
             put_dentry: sql.prepare_cached(
-                "REPLACE INTO dentry (parent, name, ino, kind, cookie, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "REPLACE INTO dentry (parent, name, ino, kind, cookie, since, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
             drop_dentry: sql.prepare_cached("DELETE FROM dentry WHERE parent = ?1 AND name = ?2")?,
             blocks: sql.prepare_cached(&format!(
@@ -59,7 +59,7 @@ impl<'c> Statements<'c> {
                  WHERE b.ino = ?1 AND b.idx >= ?2 AND b.idx < ?3 ORDER BY b.idx"
             ))?,
             put_block: sql.prepare_cached(
-                "REPLACE INTO block (ino, idx, data_id, mask, shared, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "REPLACE INTO block (ino, idx, data_id, mask, shared, since, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
             drop_blocks: sql.prepare_cached("DELETE FROM block WHERE ino = ?1 AND idx >= ?2 AND idx < ?3")?,
             shared: sql.prepare_cached(
@@ -69,8 +69,8 @@ impl<'c> Statements<'c> {
             xattrs: sql.prepare_cached(&format!("SELECT {XATTR} FROM xattr x WHERE x.ino = ?1"))?,
             xattr: sql.prepare_cached("SELECT value FROM xattr WHERE ino = ?1 AND name = ?2")?,
             put_xattr: sql.prepare_cached(
-                "INSERT INTO xattr (ino, name, value, since) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (ino, name) DO UPDATE SET value = ?3, since = ?4",
+                "INSERT INTO xattr (ino, name, value, since, sum) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (ino, name) DO UPDATE SET value = ?3, since = ?4, sum = ?5",
             )?,
             drop_xattr: sql.prepare_cached("DELETE FROM xattr WHERE ino = ?1 AND name = ?2")?,
             drop_xattrs: sql.prepare_cached("DELETE FROM xattr WHERE ino = ?1")?,
@@ -92,7 +92,8 @@ impl<'c> Statements<'c> {
 
     /// One inode.
     pub fn inode(&mut self, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
-        let found = self.inode.query_row([ino.sql()], |row| Ok(rows::inode(row, 0))).optional()?;
+        let found =
+            self.inode.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(Summed::whole))).optional()?;
         Ok(found.transpose()?)
     }
 
@@ -119,6 +120,7 @@ impl<'c> Statements<'c> {
             row.btime.secs,
             row.btime.nanos,
             target,
+            row.sum(),
         ])?;
         Ok(())
     }
@@ -130,7 +132,10 @@ impl<'c> Statements<'c> {
 
     /// One name.
     pub fn dentry(&mut self, parent: Ino, name: &[u8]) -> Result<Option<DentryRow>, StoreError> {
-        let found = self.dentry.query_row(params![parent.sql(), name], |row| Ok(rows::dentry(row))).optional()?;
+        let found = self
+            .dentry
+            .query_row(params![parent.sql(), name], |row| Ok(rows::dentry(row).and_then(Summed::whole)))
+            .optional()?;
         Ok(found.transpose()?)
     }
 
@@ -143,7 +148,8 @@ impl<'c> Statements<'c> {
             row.ino.sql(),
             kind,
             row.cookie.sql(),
-            since.sql()
+            since.sql(),
+            row.sum(),
         ])?;
         Ok(())
     }
@@ -159,7 +165,7 @@ impl<'c> Statements<'c> {
         let mut found = self.blocks.query([ino.sql(), index(from), index(until)])?;
         let mut blocks = Vec::new();
         while let Some(row) = found.next()? {
-            let block = rows::block(row)?;
+            let block = rows::block(row)?.whole()?;
             let hash = if block.data == DataId::ZEROS {
                 content_hash(&[])
             } else {
@@ -172,9 +178,15 @@ impl<'c> Statements<'c> {
 
     /// Writes one block.
     pub fn put_block(&mut self, row: &BlockRow, since: Txid) -> Result<(), StoreError> {
-        let values: [&dyn ToSql; 6] =
-            [&row.ino.sql(), &index(row.index), &row.data.sql(), &row.mask.cast_signed(), &row.shared, &since.sql()];
-        self.put_block.execute(values)?;
+        self.put_block.execute(params![
+            row.ino.sql(),
+            index(row.index),
+            row.data.sql(),
+            row.mask.cast_signed(),
+            row.shared,
+            since.sql(),
+            row.sum(),
+        ])?;
         Ok(())
     }
 
@@ -194,7 +206,7 @@ impl<'c> Statements<'c> {
         let mut found = self.xattrs.query([ino.sql()])?;
         let mut xattrs = Vec::new();
         while let Some(row) = found.next()? {
-            xattrs.push(rows::xattr(row)?);
+            xattrs.push(rows::xattr(row)?.whole()?);
         }
         Ok(xattrs)
     }
@@ -206,7 +218,8 @@ impl<'c> Statements<'c> {
 
     /// Writes one xattr.
     pub fn put_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], since: Txid) -> Result<(), StoreError> {
-        self.put_xattr.execute(params![ino.sql(), name, value, since.sql()])?;
+        let sum = XattrRow { ino, name: name.into(), value: value.into() }.sum();
+        self.put_xattr.execute(params![ino.sql(), name, value, since.sql(), sum])?;
         Ok(())
     }
 
