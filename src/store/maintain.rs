@@ -212,7 +212,7 @@ fn wal_waiting(sql: &Connection) -> Result<u64, StoreError> {
 
 /// Copies back what no reader needs in the WAL any more. It waits for nobody, so a reader from outside can only make
 /// it copy less.
-fn copy_wal_back(sql: &Connection) -> Result<(), StoreError> {
+pub(super) fn copy_wal_back(sql: &Connection) -> Result<(), StoreError> {
     checkpoint(sql, "PASSIVE").map(|_| ())
 }
 

@@ -5,17 +5,22 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::commit::Statements;
 use super::content::PackCache;
+use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
 use super::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer, superblock};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest, InodeRow};
+
+/// How long `close` waits for somebody who looks at the database from outside.
+const OUTSIDERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long `close` waits for reads under way.
 const READERS_PATIENCE: Duration = Duration::from_secs(2);
@@ -72,8 +77,8 @@ impl Writer {
     /// Ends in one self-contained file: WAL copied back and gone, free pages given back, clean flag set.
     /// Returns the final superblock. Packs waiting to be rewritten are left for the next mount after about a second.
     ///
-    /// Somebody who looks at the database from outside keeps SQLite from removing the WAL; then it stays, emptied or
-    /// not, and the next open takes it in.
+    /// Somebody who has the database open from outside keeps SQLite from removing the WAL; then it stays after a
+    /// second of waiting, and the next open takes it in. No commit is lost by that.
     pub fn close(mut self) -> Result<Superblock, StoreError> {
         self.tidy();
         let mut last = self.state.clone();
@@ -81,14 +86,11 @@ impl Writer {
         last.last_active = Timestamp::now();
         superblock::write(&self.sql, &last).map_err(|error| error.on(&self.sql))?;
         self.store.pool.close(READERS_PATIENCE);
+        // Does not depend on being alone, so it is done even if what follows is not.
+        copy_wal_back(&self.sql).map_err(|error| error.on(&self.sql))?;
         self.sql.flush_prepared_statement_cache();
-        match schema::set_journal_mode(&self.sql, "DELETE") {
-            Ok(mode) if mode.eq_ignore_ascii_case("delete") => {}
-            Ok(_) => log::warn!("{}: somebody else reads it; the WAL stays beside it", self.path.display()),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                log::warn!("{}: somebody else reads it; the WAL stays beside it", self.path.display());
-            }
-            Err(error) => return Err(StoreError::from(error).on(&self.sql)),
+        if !leave_wal(&self.sql)? {
+            log::warn!("{}: somebody else has it open; the WAL stays beside it", self.path.display());
         }
         let Writer { sql, path, .. } = self;
         sql.close().map_err(|(_, error)| StoreError::from(error))?;
@@ -127,6 +129,24 @@ fn connect(path: &Path, writing: bool) -> Result<Connection, StoreError> {
         return Err(StoreError::Permission(path.to_owned()));
     }
     Ok(sql)
+}
+
+/// Has the WAL removed, which SQLite does only for who is alone; false if somebody else stays too long.
+fn leave_wal(sql: &Connection) -> Result<bool, StoreError> {
+    let until = Instant::now() + OUTSIDERS_PATIENCE;
+    loop {
+        match schema::set_journal_mode(sql, "DELETE") {
+            Ok(mode) if mode.eq_ignore_ascii_case("delete") => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+            Err(error) => return Err(StoreError::from(error).on(sql)),
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        // SQLite's own busy handler is not asked about this lock.
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Refuses a file that is shorter than the database in it. SQLite notices missing pages, but not a cut last one, nor

@@ -121,6 +121,26 @@ fn readers_see_commits_and_the_writer_does_not_wait_for_them() {
 }
 
 #[test]
+fn a_look_from_outside_delays_a_close_but_loses_nothing() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    session.write(file, 0, &bytes(1, 65_536));
+    session.commit();
+    let all = session.everything();
+    let outside = Store::open_read_only(&session.path()).unwrap();
+    let before = std::time::Instant::now();
+    let (dir, last) = session.close();
+    assert!(before.elapsed().as_secs() < 5);
+    assert_eq!(outside.superblock().unwrap(), last);
+    assert_eq!(everything(&outside), all);
+    drop(outside);
+    let again = Session::open(dir);
+    assert_eq!(again.everything(), all);
+    let (dir, _) = again.close();
+    assert_eq!(files(dir.path()), ["session.db"]);
+}
+
+#[test]
 fn caps_can_be_changed() {
     let mut session = Session::new();
     let before = session.commit();

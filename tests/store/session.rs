@@ -265,8 +265,9 @@ impl Session {
     /// Cuts a file off at a block boundary.
     pub fn truncate(&mut self, ino: Ino, blocks: u64) {
         self.apply(Change::DropBlocks { ino, from: blocks, until: u64::MAX });
-        let gone = self.blocks.extract_if((ino, blocks)..=(ino, u64::MAX), |_, _| true);
-        let gone: u64 = gone.map(|(_, row)| u64::from(row.mask.count_ones())).sum();
+        let gone: Vec<BlockRow> = self.blocks.range((ino, blocks)..=(ino, u64::MAX)).map(|(_, row)| *row).collect();
+        self.blocks.retain(|key, _| key.0 != ino || key.1 < blocks);
+        let gone: u64 = gone.iter().map(|row| u64::from(row.mask.count_ones())).sum();
         self.change(ino, |row| {
             row.pieces -= gone;
             row.size = row.size.min(blocks * BLOCK_SIZE as u64);
