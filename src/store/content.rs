@@ -101,6 +101,7 @@ impl PackCache {
 mod tests {
     use super::*;
     use crate::base::DataId;
+    use crate::base::limits::BLOCK_SIZE;
     use crate::format::PackBuilder;
 
     fn pack(id: u64, bytes: usize) -> Arc<Pack> {
@@ -112,8 +113,8 @@ mod tests {
     #[test]
     fn the_cache_keeps_what_is_used_and_stays_within_its_bound() {
         let cache = PackCache::default();
-        for id in 1..=1_000 {
-            cache.put(&pack(id, 60_000));
+        for id in 1..=4_000 {
+            cache.put(&pack(id, BLOCK_SIZE));
             assert!(cache.get(PackId(1)).is_some(), "used again and again, so never the oldest ({id})");
         }
         let (packs, bytes) = cache.len_and_bytes();

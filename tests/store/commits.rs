@@ -1,5 +1,6 @@
 //! What is committed comes back, and the digest says the same however it got there.
 
+use sessionfs::base::limits::BLOCK_SIZE;
 use sessionfs::base::{DataId, FileKind, Ino};
 use sessionfs::format::Digest;
 
@@ -12,13 +13,13 @@ fn busy(session: &mut Session, commit: &mut dyn FnMut(&mut Session)) {
     let (a, b) = (session.file(root, "a"), session.file(sub, "b"));
     commit(session);
     for index in 0..5 {
-        session.write(a, index, &bytes(index, 65_536));
+        session.write(a, index, &bytes(index, BLOCK_SIZE));
     }
     session.write(b, 3, &bytes(77, 10_000));
     session.xattr(b, "user.colour", Some(b"red"), None);
     commit(session);
     session.share((a, 1), (b, 9));
-    session.write(a, 1, &bytes(100, 40_000));
+    session.write(a, 1, &bytes(100, 10_000));
     session.allocate(b, 12);
     commit(session);
     session.truncate(a, 3);
@@ -26,7 +27,7 @@ fn busy(session: &mut Session, commit: &mut dyn FnMut(&mut Session)) {
     session.xattr(b, "user.gone", Some(b"x"), None);
     session.symlink(sub, "to-a", "../a");
     commit(session);
-    session.write(a, 3, &[0; 65_536]);
+    session.write(a, 3, &[0; BLOCK_SIZE]);
     session.xattr(b, "user.gone", None, Some(1));
     session.link(b, root, "b-again");
     commit(session);
@@ -56,7 +57,7 @@ fn everything_comes_back() {
     assert_eq!(all.names.len(), 4);
     assert_eq!(all.xattrs.len(), 2);
     let (block, content) = all.blocks.iter().find(|(row, _)| row.index == 9).unwrap();
-    assert!(block.shared && content == &bytes(1, 65_536), "the copy outlives what it was copied from");
+    assert!(block.shared && content == &bytes(1, BLOCK_SIZE), "the copy outlives what it was copied from");
     let session = session.reopen();
     assert_eq!(session.everything(), all);
     let names = session.store.directory(Ino::ROOT).unwrap();
@@ -137,13 +138,13 @@ fn orphans_are_counted_but_in_no_digest() {
 fn content_lives_as_long_as_a_block_names_it() {
     let mut session = Session::new();
     let (a, b) = (session.file(Ino::ROOT, "a"), session.file(Ino::ROOT, "b"));
-    let first = session.write(a, 0, &bytes(1, 65_536));
+    let first = session.write(a, 0, &bytes(1, BLOCK_SIZE));
     session.commit();
     // Committed unshared, then moved to another file within one transaction.
     session.share((a, 0), (b, 0));
     session.truncate(a, 0);
     session.commit();
-    assert_eq!(&*session.store.data(first).unwrap().unwrap(), &bytes(1, 65_536)[..]);
+    assert_eq!(&*session.store.data(first).unwrap().unwrap(), &bytes(1, BLOCK_SIZE)[..]);
     session.share((b, 0), (a, 5));
     session.commit();
     session.truncate(b, 0);
@@ -161,7 +162,7 @@ fn content_lives_as_long_as_a_block_names_it() {
 fn content_dropped_before_its_commit_is_never_stored() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
-    let ids: Vec<_> = (0..4).map(|seed| session.write(file, 0, &bytes(seed, 65_536))).collect();
+    let ids: Vec<_> = (0..4).map(|seed| session.write(file, 0, &bytes(seed, BLOCK_SIZE))).collect();
     session.commit();
     for id in &ids[..3] {
         assert!(session.store.data(*id).unwrap().is_none());

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sessionfs::base::limits::BLOCK_SIZE;
 use sessionfs::base::{Cookie, DataId, Ino};
 use sessionfs::store::{Store, StoreError, check};
 
@@ -14,7 +15,7 @@ fn sample() -> (tempfile::TempDir, PathBuf) {
     let dir = session.dir(Ino::ROOT, "dir");
     let file = session.file(Ino::ROOT, "file");
     for index in 0..3 {
-        session.write(file, index, &bytes(index, 65_536));
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     let inner = session.file(dir, "inner");
     session.write(inner, 0, &bytes(9, 5_000));

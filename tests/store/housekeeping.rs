@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sessionfs::base::Ino;
+use sessionfs::base::limits::BLOCK_SIZE;
 
 use crate::session::{Session, bytes, sql};
 
@@ -20,16 +21,16 @@ fn a_pack_with_nothing_alive_is_deleted_by_the_commit_that_killed_it() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
     for index in 0..8 {
-        session.write(file, index, &bytes(index, 65_536));
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     session.commit();
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 4);
     session.truncate(file, 4);
     session.commit();
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 2);
-    session.write(file, 0, &bytes(50, 65_536));
+    session.write(file, 0, &bytes(50, BLOCK_SIZE));
     session.commit();
-    session.write(file, 1, &bytes(51, 65_536));
+    session.write(file, 1, &bytes(51, BLOCK_SIZE));
     session.commit();
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 3);
     session.unlink(Ino::ROOT, "file");
@@ -47,7 +48,7 @@ fn mostly_dead_packs_are_rewritten_and_their_content_stays() {
         for parent in [keep, drop, drop, drop] {
             let at = format!("{i}-{}", session.next.ino);
             let file = session.file(parent, &at);
-            session.write(file, 0, &bytes(i + 100, 20_000));
+            session.write(file, 0, &bytes(i + 100, 12_000));
         }
     }
     session.commit();
@@ -76,7 +77,7 @@ fn the_small_packs_of_many_commits_are_merged() {
     for i in 0..40 {
         let file = session.file(Ino::ROOT, &format!("{i}"));
         session.write(file, 0, &bytes(i, 4_000));
-        session.write(file, 1, &[0; 65_536]);
+        session.write(file, 1, &[0; BLOCK_SIZE]);
         session.commit();
     }
     let all = session.everything();
@@ -91,7 +92,7 @@ fn a_close_gives_the_space_back() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
     for index in 0..400 {
-        session.write(file, index, &bytes(index, 65_536));
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     let session = session.reopen();
     let full = session.path().metadata().unwrap().len();
@@ -126,5 +127,5 @@ fn noise(seed: u64) -> Vec<u8> {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 56) as u8
     };
-    (0..65_536).map(step).collect()
+    (0..BLOCK_SIZE).map(step).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use sessionfs::base::limits::BLOCK_SIZE;
 use sessionfs::base::{Ino, Txid};
 use sessionfs::store::{Store, StoreError};
 
@@ -35,7 +36,7 @@ fn a_new_database_is_one_private_file_with_a_root() {
 fn a_close_leaves_one_clean_file() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
-    session.write(file, 0, &bytes(1, 65_536));
+    session.write(file, 0, &bytes(1, BLOCK_SIZE));
     session.commit();
     assert!(!session.store.superblock().unwrap().clean);
     assert!(files(session.dir.path()).contains(&"session.db-wal".to_owned()));
@@ -66,7 +67,7 @@ fn a_crash_loses_nothing_that_was_committed() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
     for index in 0..20 {
-        session.write(file, index, &bytes(index, 65_536));
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
         session.commit();
     }
     let (all, last) = (session.everything(), session.store.superblock().unwrap());
@@ -124,7 +125,7 @@ fn readers_see_commits_and_the_writer_does_not_wait_for_them() {
 fn a_look_from_outside_delays_a_close_but_loses_nothing() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
-    session.write(file, 0, &bytes(1, 65_536));
+    session.write(file, 0, &bytes(1, BLOCK_SIZE));
     session.commit();
     let all = session.everything();
     let outside = Store::open_read_only(&session.path()).unwrap();
