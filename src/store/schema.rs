@@ -29,9 +29,10 @@ pub(super) const TXN_KEPT: u64 = 1_000;
 /// How long a statement waits for a lock that an outside `sqlite3 session.db` may hold.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// KiB of page cache: a commit touches the inner pages of every table; a reader mostly one path down one tree.
+/// KiB of page cache: a commit touches the inner pages of every table; a reader walks along one table or two, and
+/// there are as many caches as readers at a time.
 const WRITER_CACHE_KIB: i64 = 8 << 10;
-const READER_CACHE_KIB: i64 = 1 << 10;
+const READER_CACHE_KIB: i64 = 2 << 10;
 
 /// Prepared statements kept by a connection; there are about thirty in all.
 const STATEMENTS: usize = 64;
@@ -55,6 +56,9 @@ fn connect(path: &Path, access: OpenFlags, cache_kib: i64) -> rusqlite::Result<C
     // NO_MUTEX: a connection is used by one thread at a time, which the borrow checker sees to.
     let sql = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     sql.busy_timeout(BUSY_TIMEOUT)?;
+    // Without it SQLite compiles a statement on `block` anew for every value bound to it, on the chance that the value
+    // lets it use the partial index.
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.set_prepared_statement_cache_capacity(STATEMENTS);
     // The file may be damaged or a stranger's: SQLite shall believe it no more than we do.
     sql.execute_batch(
