@@ -57,8 +57,8 @@ pub fn server(context: &Context, dir: &SessionDir) -> Result<Option<Client>, Fai
     }
 }
 
-/// Stops a session that this process had open; its failure counts when the work itself was done.
-pub fn finish<T>(session: Box<Session>, result: Result<T, Failure>) -> Result<T, Failure> {
+/// Stops a session that this process had open (its lock goes when it is dropped); its failure counts when the work itself was done.
+pub fn finish<T>(session: &Session, result: Result<T, Failure>) -> Result<T, Failure> {
     let stopped = session.stop();
     let value = result?;
     stopped?;

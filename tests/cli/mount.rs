@@ -78,6 +78,50 @@ fn a_busy_mount_is_not_taken_away_unless_that_is_said() {
 }
 
 #[test]
+fn everyone_who_asks_for_the_stop_is_told() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    bench.ok(&["mount", "demo", at.to_str().unwrap()]);
+    std::fs::write(at.join("file"), vec![3; 5 << 20]).unwrap();
+    let asking: Vec<_> = (0..5)
+        .map(|_| bench.command(&["umount", "demo"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for child in asking {
+        let output = child.wait_with_output().unwrap();
+        // One that came when all was over finds nothing mounted.
+        assert!(matches!(output.status.code(), Some(0 | 20)), "{}", text(&output.stderr));
+    }
+    assert!(bench.status("demo")["clean"].as_bool().unwrap());
+}
+
+#[test]
+fn a_full_disk_keeps_the_mount_until_there_is_room() {
+    if !fuse() || !super::support::is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let script = format!(
+        "mkdir d m && mount -t tmpfs -o size=4m none d && s='{} --store d/store' && $s mount demo m && \
+         head -c 2500000 /dev/zero > d/filler && head -c 3000000 /dev/urandom > m/noise; \
+         sha256sum < m/noise > before; $s umount m; echo $?; rm d/filler; mount -o remount,size=40m d; \
+         sleep 1; $s umount m; echo $?; $s cat demo:/noise | sha256sum | cmp - before && echo same",
+        super::support::BINARY
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .current_dir(bench.dir.path())
+        .output()
+        .unwrap();
+    let stdout = text(&output.stdout);
+    let codes: Vec<&str> = stdout.lines().filter(|line| line.parse::<i32>().is_ok()).collect();
+    assert_eq!(codes, ["17", "0"], "{stdout}{}", text(&output.stderr));
+    assert!(stdout.ends_with("same\n"), "{stdout}{}", text(&output.stderr));
+}
+
+#[test]
 fn signals_and_foreign_unmounts_stop_it_in_order() {
     if !fuse() {
         return;

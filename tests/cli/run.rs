@@ -178,6 +178,27 @@ fn the_command_starts_with_signals_as_they_were_given() {
 }
 
 #[test]
+fn signals_that_were_ignored_before_do_not_hang_it() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let mount = bench.empty("run");
+    let script = format!(
+        "trap '' TERM CHLD HUP INT; exec {} run --mount {} demo -- sh -c 'echo x > f; exit 3'",
+        super::support::BINARY,
+        mount.display()
+    );
+    let started = Instant::now();
+    let status = std::process::Command::new("timeout")
+        .args(["-s", "KILL", "20", "sh", "-c", &script])
+        .env("SESSIONFS_STORE", bench.store())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(3), "after {:?}", started.elapsed());
+}
+
+#[test]
 fn the_command_holds_nothing_of_ours() {
     if !fuse() {
         return;

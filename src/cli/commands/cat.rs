@@ -19,7 +19,7 @@ pub fn cat(context: &Context, file: &str) -> Result<u8, Failure> {
         }
         Access::Ours(session) => {
             let read = tree::read(session.fs(), &path, &mut out);
-            finish(session, read.map_err(Failure::from))?;
+            finish(&session, read.map_err(Failure::from))?;
         }
     }
     out.flush().map_err(stdout_failure)?;

@@ -78,7 +78,7 @@ fn out_of(context: &Context, id: &SessionId, path: &[u8], to: &Path) -> Result<T
                 |out| tree::export(session.fs(), &caller(), path, b".", out),
                 |stream| tree::unpack_to_host(&mut Counted { inner: stream, progress: &mut progress }, &place),
             );
-            finish(session, copied)
+            finish(&session, copied)
         }
     }
 }
@@ -101,7 +101,7 @@ fn into(context: &Context, from: &Path, id: &SessionId, path: &[u8], create: Ope
                 |out| tree::pack_host(from, &mut Counted { inner: out, progress: &mut progress }),
                 |stream| tree::import(session.fs(), &caller(), path, under.as_deref(), stream, &mut |_| {}),
             );
-            finish(session, copied)
+            finish(&session, copied)
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn export(context: &Context, text: &str) -> Result<u8, Failure> {
         }
         Access::Ours(session) => {
             let exported = tree::export(session.fs(), &caller(), path, b".", &mut out);
-            finish(session, exported.map_err(Failure::from))?;
+            finish(&session, exported.map_err(Failure::from))?;
         }
     }
     out.flush().map_err(stdout_failure)?;

@@ -67,7 +67,7 @@ pub fn tree(context: &Context, text: &str) -> Result<u8, Failure> {
                 entries.push(entry.clone());
                 Ok(())
             });
-            finish(session, listed.map_err(|error: TreeError| error.into()))?;
+            finish(&session, listed.map_err(|error: TreeError| error.into()))?;
         }
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));

@@ -34,7 +34,7 @@ pub fn status(context: &Context, session: &str) -> Result<u8, Failure> {
 }
 
 fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
-    let share = |used: u64, limit: u64| if limit == 0 { 100 } else { used.saturating_mul(100) / limit };
+    let share = |used: u64, limit: u64| used.saturating_mul(100).checked_div(limit).unwrap_or(100);
     let used =
         |used: u64, limit: u64| format!("{} of {} ({}%)", human_bytes(used), human_bytes(limit), share(used, limit));
     let mut rows = vec![("session", status.session.clone()), ("state", state(status))];

@@ -7,6 +7,7 @@ use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
 use super::preflight;
 use super::server::{Plan, serve};
+use super::signals::reset;
 use crate::cli::args::MountArgs;
 use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
@@ -18,6 +19,7 @@ const DEFAULT: &str = "/mnt/workspace";
 
 pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
+    reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     let mountpoint = match &args.mountpoint {
         Some(path) => prepare(path, Missing::Refuse)?,

@@ -41,7 +41,7 @@ impl Mount {
 /// answer.
 pub fn at(path: &Path) -> Option<Mount> {
     let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    table.split(|&b| b == b'\n').filter_map(parse).filter(|mount| mount.path == path).next_back()
+    table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.path == path)
 }
 
 /// One line of `/proc/self/mountinfo`: `id parent dev root PATH options … - KIND SOURCE options`.

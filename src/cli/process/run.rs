@@ -13,7 +13,7 @@ use super::mountpoint::{Missing, prepare};
 use super::namespace;
 use super::preflight;
 use super::server::Plan;
-use super::signals::{Caught, SignalFile, Signals, poll, send};
+use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
 use crate::cli::args::RunArgs;
 use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
@@ -27,6 +27,7 @@ const FORWARDED: [i32; 7] =
 
 pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
+    reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     namespace::enter()?;
     let plan = Plan {
@@ -72,7 +73,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
 /// `-v` only: standard error is the command's.
 fn say(context: &Context, text: impl FnOnce() -> String) {
     if context.verbose > 0 {
-        eprintln!("sessionfs: {}", text());
+        use std::io::Write;
+        // Standard error may be closed: that is the caller's choice.
+        let _ = writeln!(io::stderr(), "sessionfs: {}", text());
     }
 }
 

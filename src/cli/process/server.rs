@@ -16,7 +16,7 @@ use super::children::end_namespace;
 use super::messages::{Message, Ready};
 use super::mounts;
 use super::preflight::mount_failure;
-use super::signals::Signals;
+use super::signals::{Signals, reset};
 use super::writeback::write_back;
 use crate::base::SessionId;
 use crate::cli::exit::Exit;
@@ -31,6 +31,9 @@ use crate::session::{Holder, OpenOptions, Session, StopReport};
 const WRITE_BACK: Duration = Duration::from_secs(20);
 /// How long it waits for the serving threads after the mount is gone.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// Bytes of a log after which the next server begins a new one.
+const LOG_MAX: u64 = 1 << 20;
 
 /// What to serve.
 pub struct Plan {
@@ -73,6 +76,9 @@ pub fn serve(
     // Before the first thread, so that all have them blocked.
     let signals = Signals::of(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]);
     signals.block().map_err(Failure::io("signals"))?;
+    // In the foreground, a SIGHUP that nohup has ignored stays ignored.
+    let heard = [libc::SIGTERM, libc::SIGCHLD, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+    reset(if plan.foreground { &heard[..2] } else { &heard });
 
     let holder = Holder::current(plan.command, Some(&plan.mountpoint));
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
@@ -83,6 +89,12 @@ pub fn serve(
         Err(failure) => {
             log::error!("{}", failure.message);
             let _ = session.stop();
+            // A session that was never mounted is not left behind by a mount that was refused.
+            let created = session.created();
+            drop(session);
+            if created {
+                let _ = context.store.remove(&plan.id);
+            }
             return Err(failure);
         }
     };
@@ -97,6 +109,10 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
     if plan.foreground {
         context.log_as_server(None);
         return Ok(());
+    }
+    // One old log is kept: a session that is used every minute for years has a bounded one.
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX) {
+        let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
     let opened = File::options()
         .append(true)
@@ -202,13 +218,19 @@ impl Serving {
     }
 
     fn until_stopped(self, session: &Session) -> Result<StopReport, Failure> {
-        let (answer, gone) = self.wait_for_stop();
+        let (mut answers, gone) = self.wait_for_stop(session);
         if !gone {
-            self.wait_until_gone();
+            self.wait_until_gone(&mut answers);
         }
         let stopped = session.stop();
         // While the lock is held: afterwards the socket may be another server's.
         self.control.remove();
+        // Whoever asked while we were at it gets the same answer.
+        for event in self.events.try_iter() {
+            if let Event::Stop(stopping) = event {
+                answers.push(stopping.answer);
+            }
+        }
         match stopped {
             Ok(report) => {
                 log::info!(
@@ -220,28 +242,24 @@ impl Serving {
                     report.bytes,
                     report.digest
                 );
-                if let Some(answer) = answer {
-                    answer(Ok(report.clone()));
-                }
+                answers.into_iter().for_each(|answer| answer(Ok(report.clone())));
                 Ok(report)
             }
             Err(error) => {
                 log::error!("session {} could not be stopped: {error}", session.id());
                 let failure = Failure::from(error);
-                if let Some(answer) = answer {
-                    answer(Err(failure.to_fault()));
-                }
+                answers.into_iter().for_each(|answer| answer(Err(failure.to_fault())));
                 Err(failure)
             }
         }
     }
 
     /// Handles events until the mount is gone or going. Returns who is to be told, and whether it is gone.
-    fn wait_for_stop(&self) -> (Option<Answer>, bool) {
+    fn wait_for_stop(&self, session: &Session) -> (Vec<Answer>, bool) {
         loop {
             let why = match self.events.recv() {
-                Ok(Event::Stop(stopping)) => match self.unmount(stopping.lazy) {
-                    Ok(()) => return (Some(stopping.answer), false),
+                Ok(Event::Stop(stopping)) => match self.unmount_committed(session, stopping.lazy) {
+                    Ok(()) => return (vec![stopping.answer], false),
                     Err(failure) => {
                         log::warn!("not stopped: {}", failure.message);
                         (stopping.answer)(Err(failure.to_fault()));
@@ -250,7 +268,7 @@ impl Serving {
                 },
                 Ok(Event::Gone) => {
                     log::info!("the mount is gone");
-                    return (None, true);
+                    return (Vec::new(), true);
                 }
                 Ok(Event::Signal(signal)) => format!("signal {signal}"),
                 Ok(Event::Orphaned) => {
@@ -269,8 +287,15 @@ impl Serving {
                     log::error!("{}", failure.message);
                 }
             }
-            return (None, false);
+            return (Vec::new(), false);
         }
+    }
+
+    /// Commits before it unmounts: a store that is full, or fails, is said to who can do something about it while
+    /// everything is still there and served.
+    fn unmount_committed(&self, session: &Session, lazy: bool) -> Result<(), Failure> {
+        session.sync()?;
+        self.unmount(lazy)
     }
 
     fn unmount(&self, lazy: bool) -> Result<(), Failure> {
@@ -286,16 +311,13 @@ impl Serving {
         })
     }
 
-    /// The last requests are answered; who asks for a stop meanwhile learns that it is under way.
-    fn wait_until_gone(&self) {
+    /// The last requests are answered; who asks for a stop meanwhile is told with the others.
+    fn wait_until_gone(&self, answers: &mut Vec<Answer>) {
         let until = std::time::Instant::now() + LAST_REQUESTS;
         loop {
             match self.events.recv_deadline(until) {
                 Ok(Event::Gone) => return,
-                Ok(Event::Stop(stopping)) => {
-                    let failure = Failure::new(Exit::MountBusy, "it is being stopped already");
-                    (stopping.answer)(Err(failure.to_fault()));
-                }
+                Ok(Event::Stop(stopping)) => answers.push(stopping.answer),
                 Ok(_) => {}
                 Err(_) => {
                     log::warn!("requests are still being served after the mount is gone");

@@ -92,6 +92,15 @@ impl SignalFile {
 /// `si_code` of a signal that the kernel sent by itself; the libc crate does not have it everywhere.
 const SI_KERNEL: i32 = 0x80;
 
+/// Gives signals their default action. Who started us may have had them ignored, which is inherited: then a blocked
+/// one would never arrive, and an ended child never be reported.
+pub fn reset(signals: &[i32]) {
+    for &signal in signals {
+        // SAFETY: the default action is no function of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Sends a signal. A process that has ended already is none that could complain.
 pub fn send(pid: libc::pid_t, signal: i32) {
     // SAFETY: kill touches no memory.

@@ -317,7 +317,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Kept(Vec<(Item, Vec<(u64, Vec<u8>)>)>);
+    struct Kept(Vec<(Item, Pieces)>);
+
+    type Pieces = Vec<(u64, Vec<u8>)>;
 
     impl Target for Kept {
         fn put(

@@ -53,9 +53,12 @@ struct Importing<'a, 't> {
     dirs: Vec<(Ino, Item)>,
 }
 
+/// A directory, held if it was looked up, its number, and a name in it.
+type Place<'a> = (Option<Node<'a>>, Ino, Vec<u8>);
+
 impl<'a> Importing<'a, '_> {
     /// The directory and the name of an item. Links on the way are not followed: the archive made its directories.
-    fn parent(&self, path: &[Vec<u8>]) -> Result<Option<(Option<Node<'a>>, Ino, Vec<u8>)>, Errno> {
+    fn parent(&self, path: &[Vec<u8>]) -> Result<Option<Place<'a>>, Errno> {
         let Some((last, parents)) = path.split_last() else {
             return Ok(self.place.as_ref().map(|(parent, name)| (None, parent.ino(), name.clone())));
         };

@@ -87,13 +87,11 @@ pub fn list(fs: &Fs, path: &[u8], each: &mut dyn FnMut(&Entry) -> Result<(), Tre
     children(fs, node.ino(), path, &mut |name, child| each(&Entry::of(fs, name, child.attr())?))
 }
 
+/// What is called for every name of a directory.
+type Each<'e, 'a> = &'e mut dyn FnMut(&[u8], Node<'a>) -> Result<(), TreeError>;
+
 /// Calls `each` for every name of a directory. Nothing is locked meanwhile: names are taken in batches.
-pub(super) fn children<'a>(
-    fs: &'a Fs,
-    ino: Ino,
-    path: &[u8],
-    each: &mut dyn FnMut(&[u8], Node<'a>) -> Result<(), TreeError>,
-) -> Result<(), TreeError> {
+pub(super) fn children<'a>(fs: &'a Fs, ino: Ino, path: &[u8], each: Each<'_, 'a>) -> Result<(), TreeError> {
     let mut from = Cookie(0);
     loop {
         let mut batch: Vec<(Vec<u8>, Node<'a>)> = Vec::new();
