@@ -189,7 +189,10 @@ fn no_dev_fuse() {
     assert!(text(&hidden.stderr).contains("--device /dev/fuse"), "{}", text(&hidden.stderr));
     let run = within("mount -t tmpfs none /dev", "run --mount m demo -- true");
     assert_eq!(run.status.code(), Some(125));
-    let closed = within("mount -t tmpfs none /dev && mknod -m 600 /dev/fuse c 10 229 && mknod -m 666 /dev/null c 1 3", "mount demo m");
+    let closed = within(
+        "mount -t tmpfs none /dev && mknod -m 600 /dev/fuse c 10 229 && mknod -m 666 /dev/null c 1 3",
+        "mount demo m",
+    );
     // Root opens it whatever its mode; an ordinary user is told about the mode (see user.rs).
     assert_eq!(closed.status.code(), Some(0), "{}", text(&closed.stderr));
     assert!(

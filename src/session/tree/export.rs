@@ -16,8 +16,7 @@ const READ_SIZE: u64 = 1 << 20;
 /// it, as with tar on any file system.
 pub fn export(fs: &Fs, caller: &Caller, path: &[u8], top: &[u8], out: &mut dyn Write) -> Result<Totals, TreeError> {
     let node = resolve(fs, path, Follow::NotLast)?;
-    let mut walk =
-        Walk { fs, caller, out: Writer::new(out, top), seen: Map::default(), totals: Totals::default() };
+    let mut walk = Walk { fs, caller, out: Writer::new(out, top), seen: Map::default(), totals: Totals::default() };
     // Depth first, so that a directory's content follows it at once: tar sets a directory's time when it sees that it
     // has left it. A list of what is to come, not recursion: a tree may be deeper than a stack.
     let mut todo = vec![(Vec::new(), node)];

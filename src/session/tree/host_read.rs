@@ -16,8 +16,7 @@ const READ_SIZE: u64 = 1 << 20;
 
 /// Writes what is at `path` on the host as a tar stream whose top is `.`, as cp -a would take it.
 pub fn pack_host(path: &Path, out: &mut dyn Write) -> Result<Totals, TreeError> {
-    let mut pack =
-        Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default() };
+    let mut pack = Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default() };
     // Depth first, by a list of what is to come: as in `export`.
     let mut todo = vec![(Vec::new(), path.to_owned())];
     while let Some((names, path)) = todo.pop() {
