@@ -26,7 +26,6 @@ pub use self::invalidate::Invalidator;
 pub use self::mount::MountError;
 use self::prime::Prime;
 use self::waiters::Waiters;
-use crate::base::Ino;
 use crate::fs::Fs;
 
 /// Threads that read requests. Measured in `docs/decisions.md`.
@@ -118,7 +117,9 @@ impl Mounted {
 
     /// Takes the mount away: `lazy` also while files on it are open (they get ENOTCONN), otherwise EBUSY.
     ///
-    /// Returns once it is gone from the tree; [`Mounted::wait`] waits for the end of what is under way.
+    /// Returns once it is gone from the tree; [`Mounted::wait`] waits for the end of what is under way. For an ordinary
+    /// user, who cannot end a connection where `/sys/fs/fuse/connections` is not mounted, a lazy unmount leaves open files
+    /// working until they are closed or this process ends.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
         if self.ended.load(Ordering::Acquire) {
             return Ok(());
@@ -127,13 +128,13 @@ impl Mounted {
         if self.device.is_some_and(|ours| mount::device_at(&self.mountpoint).is_ok_and(|there| there != ours)) {
             return Ok(());
         }
-        mount::unmount(&self.mountpoint, lazy)
+        mount::unmount(&self.mountpoint, self.device, lazy)
     }
 
     /// Sends the mount its first requests, from a thread of its own: were the mount not to answer, we could still go on.
     fn prime(&self, prime: Arc<Prime>) -> Option<libc::dev_t> {
         let (done, result) = bounded(1);
-        let (at, name) = (self.mountpoint.clone(), prime.name().to_owned());
+        let at = self.mountpoint.clone();
         let ask = move || {
             let _ = done.send(prime.run(&at));
         };
@@ -143,7 +144,6 @@ impl Mounted {
         }
         match result.recv_timeout(PRIME_PATIENCE) {
             Ok(Ok(device)) => {
-                self.invalidator().entry(Ino::ROOT, std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()));
                 kernel::set_read_ahead(device);
                 Some(device)
             }
@@ -172,7 +172,7 @@ fn event_loops() -> usize {
 }
 
 fn give_up(mountpoint: &Path) {
-    if let Err(error) = mount::unmount(mountpoint, true) {
+    if let Err(error) = mount::unmount(mountpoint, None, true) {
         warn!("{} stays mounted: {error}", mountpoint.display());
     }
 }

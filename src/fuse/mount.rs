@@ -4,7 +4,7 @@
 //! lazily; we need to know why, and to say EBUSY.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{fmt, mem, ptr};
+
+use log::debug;
 
 use super::MountOptions;
 
@@ -165,7 +167,7 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Takes the mount away. `lazy`: also while it is in use; requests under way end, and later ones get ENOTCONN.
-pub(super) fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+pub(super) fn unmount(mountpoint: &Path, device: Option<libc::dev_t>, lazy: bool) -> io::Result<()> {
     let target = CString::new(mountpoint.as_os_str().as_bytes())?;
     // FORCE makes the kernel end the connection; DETACH alone would go on serving files that are open.
     let how = if lazy { libc::MNT_FORCE | libc::MNT_DETACH } else { 0 };
@@ -182,9 +184,23 @@ pub(super) fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
     let Ok(output) = helper.stdin(Stdio::null()).output() else { return Err(error) };
     let said = String::from_utf8_lossy(&output.stderr);
     match () {
-        () if output.status.success() => Ok(()),
+        () if output.status.success() => {
+            if let Some(device) = device.filter(|_| lazy) {
+                abort(device);
+            }
+            Ok(())
+        }
         () if said.contains("busy") => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         () => Err(io::Error::new(io::ErrorKind::PermissionDenied, said.trim().to_owned())),
+    }
+}
+
+/// Ends the connection of a mount that the helper, which has no FORCE, could only detach. Where the kernel's control files
+/// are not mounted, files that are open go on being served until they are closed, or this process ends.
+fn abort(device: libc::dev_t) {
+    let path = format!("/sys/fs/fuse/connections/{}/abort", libc::minor(device));
+    if let Err(error) = fs::write(&path, "1") {
+        debug!("{path}: {error}");
     }
 }
 

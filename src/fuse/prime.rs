@@ -49,14 +49,15 @@ impl Prime {
     ///
     /// The mount must already be served by other threads.
     pub(super) fn run(&self, mountpoint: &Path) -> io::Result<libc::dev_t> {
+        let asked = self.ask(mountpoint);
+        self.active.store(false, Ordering::Relaxed);
+        asked
+    }
+
+    fn ask(&self, mountpoint: &Path) -> io::Result<libc::dev_t> {
         let device = fs::metadata(mountpoint)?.dev();
         fs::read_dir(mountpoint)?;
         File::open(mountpoint.join(&self.name))?;
-        self.active.store(false, Ordering::Relaxed);
         Ok(device)
-    }
-
-    pub(super) fn name(&self) -> &OsStr {
-        &self.name
     }
 }

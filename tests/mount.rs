@@ -1,0 +1,22 @@
+//! A session mounted for real, and used by system calls.
+
+#![allow(clippy::unwrap_used)] // What fails here is meant to panic.
+
+#[path = "mount/attributes.rs"]
+mod attributes;
+#[path = "mount/files.rs"]
+mod files;
+#[path = "mount/harness.rs"]
+mod harness;
+#[path = "mount/lifecycle.rs"]
+mod lifecycle;
+#[path = "mount/names.rs"]
+mod names;
+#[path = "mount/requests.rs"]
+mod requests;
+#[path = "mount/resume.rs"]
+mod resume;
+#[path = "mount/space.rs"]
+mod space;
+#[path = "mount/sys.rs"]
+mod sys;

@@ -1,0 +1,133 @@
+//! The cap, and what `statfs` says of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread;
+
+use crate::harness::{Session, can_mount};
+use crate::sys::{self, errno};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn statfs_tells_the_cap() {
+    if !can_mount() {
+        return;
+    }
+    let mut session = Session::with_limits(64 * MIB, 1000);
+    let before = sys::statvfs(&session.root()).unwrap();
+    assert_eq!((before.f_bsize, before.f_frsize, before.f_namemax), (4096, 4096, 255));
+    assert_eq!((before.f_blocks, before.f_files), (64 * MIB / 4096, 1000));
+    fs::write(session.path("f"), vec![1; MIB as usize]).unwrap();
+    for _ in 0..2 {
+        let after = sys::statvfs(&session.root()).unwrap();
+        // A MiB, and a piece for the directory that has a name now.
+        assert_eq!(before.f_bfree - after.f_bfree, 257);
+        assert_eq!(before.f_ffree - after.f_ffree, 1);
+        assert_eq!(after.f_bavail, after.f_bfree);
+        session.remount();
+    }
+}
+
+#[test]
+fn the_write_that_would_pass_the_cap_fails() {
+    if !can_mount() {
+        return;
+    }
+    let mut session = Session::with_limits(8 * MIB, 1000);
+    let path = session.path("f");
+    let mut file = File::create(&path).unwrap();
+    let mut accepted = 0;
+    let error = loop {
+        match file.write(&[7; 300_000]) {
+            Ok(written) => accepted += written as u64,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let attr = fs::metadata(&path).unwrap();
+    assert_eq!((attr.len(), accepted % 4096, attr.blocks() * 512), (accepted, 0, accepted));
+    assert_eq!(sys::statvfs(&session.root()).unwrap().f_bfree, 0);
+    assert_eq!(accepted, 8 * MIB - 4096, "all but the piece of the root directory");
+    // What is there may be overwritten; a name without content still fits; nothing was lost.
+    file.write_all_at(&[8; 10_000], 5000).unwrap();
+    File::create(session.path("empty")).unwrap();
+    assert_eq!(errno(fs::write(session.path("empty"), b"x")), libc::ENOSPC);
+    assert_eq!(errno(sys::fallocate(&file, 0, accepted as i64, 1)), libc::ENOSPC);
+    file.sync_all().unwrap();
+    drop(file);
+    session.remount();
+    let mut expected = vec![7; accepted as usize];
+    expected[5000..15_000].fill(8);
+    assert!(fs::read(&path).unwrap() == expected);
+    // Room comes back with what gives it back.
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(MIB).unwrap();
+    fs::write(session.path("empty"), vec![1; 4 * MIB as usize]).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(session.path("other"), vec![1; 3 * MIB as usize]).unwrap();
+}
+
+#[test]
+fn space_of_files_just_removed_can_be_used_at_once() {
+    if !can_mount() {
+        return;
+    }
+    let session = Session::with_limits(16 * MIB, 1000);
+    for round in 0..20 {
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = session.path(format!("{round}-{writer}"));
+                scope.spawn(move || {
+                    let mut file = File::create(&path).unwrap();
+                    file.write_all(&[1; 3 << 20]).unwrap();
+                    fs::remove_file(&path).unwrap();
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn the_inode_that_would_pass_the_cap_fails() {
+    if !can_mount() {
+        return;
+    }
+    let session = Session::with_limits(64 * MIB, 50);
+    let made = (0..100).map_while(|i| File::create(session.path(format!("f{i}"))).ok()).count();
+    assert_eq!(made, 49, "all but the root directory");
+    assert_eq!(errno(fs::create_dir(session.path("d"))), libc::ENOSPC);
+    assert_eq!(sys::statvfs(&session.root()).unwrap().f_ffree, 0);
+    fs::hard_link(session.path("f0"), session.path("link")).unwrap();
+    fs::remove_file(session.path("f1")).unwrap();
+    fs::create_dir(session.path("d")).unwrap();
+}
+
+#[test]
+fn writers_that_meet_at_the_cap_get_exactly_what_there_is() {
+    if !can_mount() {
+        return;
+    }
+    let session = Session::with_limits(8 * MIB, 1000);
+    for i in 0..4 {
+        File::create(session.path(format!("f{i}"))).unwrap();
+    }
+    let accepted: u64 = thread::scope(|scope| {
+        let fill = |i: u64| {
+            let mut file = OpenOptions::new().append(true).open(session.path(format!("f{i}"))).unwrap();
+            let mut accepted = 0;
+            loop {
+                match file.write(&vec![i as u8; 4096 * (i as usize + 1)]) {
+                    Ok(written) => accepted += written as u64,
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => return accepted,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let writers: Vec<_> = (0..4).map(|i| scope.spawn(move || fill(i))).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    });
+    assert_eq!(accepted, 8 * MIB - 4096);
+    let kept: u64 = (0..4).map(|i| fs::metadata(session.path(format!("f{i}"))).unwrap().len()).sum();
+    assert_eq!(kept, accepted);
+}

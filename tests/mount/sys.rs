@@ -1,0 +1,220 @@
+//! System calls that `std` does not have, as functions that return `io::Result`.
+
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::ptr;
+use std::thread;
+
+fn c(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+fn done(result: i64) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// The errno of something that had to fail.
+pub fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
+    result.expect_err("this had to fail").raw_os_error().expect("an errno")
+}
+
+pub fn mknod(path: &Path, mode: u32, device: u64) -> io::Result<()> {
+    // SAFETY: the path is a C string.
+    done(unsafe { libc::mknod(c(path).as_ptr(), mode, device) }.into()).map(drop)
+}
+
+pub fn rename2(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
+    let (from, to) = (c(from), c(to));
+    // SAFETY: both paths are C strings.
+    let result = unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) };
+    done(result.into()).map(drop)
+}
+
+pub fn set_xattr(path: &Path, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+    // SAFETY: path and name are C strings, the value has the stated length.
+    let result = unsafe { libc::lsetxattr(c(path).as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    done(result.into()).map(drop)
+}
+
+/// The value, read into a buffer of `size` bytes.
+pub fn get_xattr_into(path: &Path, name: &CStr, size: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; size];
+    // SAFETY: path and name are C strings, the buffer has the stated length.
+    let result = unsafe { libc::lgetxattr(c(path).as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), size) };
+    value.truncate(done(result as i64)? as usize);
+    Ok(value)
+}
+
+pub fn get_xattr(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    // SAFETY: path and name are C strings; size 0 asks for the size.
+    let size = done(unsafe { libc::lgetxattr(c(path).as_ptr(), name.as_ptr(), ptr::null_mut(), 0) } as i64)?;
+    get_xattr_into(path, name, size as usize)
+}
+
+/// The names, sorted.
+pub fn list_xattrs(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    // SAFETY: the path is a C string; size 0 asks for the size.
+    let size = done(unsafe { libc::llistxattr(c(path).as_ptr(), ptr::null_mut(), 0) } as i64)?;
+    let mut names = vec![0_u8; size as usize];
+    // SAFETY: the path is a C string, the buffer has the stated length.
+    done(unsafe { libc::llistxattr(c(path).as_ptr(), names.as_mut_ptr().cast(), names.len()) } as i64)?;
+    let mut names: Vec<Vec<u8>> = names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+    names.sort();
+    Ok(names)
+}
+
+pub fn remove_xattr(path: &Path, name: &CStr) -> io::Result<()> {
+    // SAFETY: path and name are C strings.
+    done(unsafe { libc::lremovexattr(c(path).as_ptr(), name.as_ptr()) }.into()).map(drop)
+}
+
+pub fn fallocate(file: &File, mode: i32, offset: i64, length: i64) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    done(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) }.into()).map(drop)
+}
+
+pub fn seek(file: &File, offset: i64, whence: i32) -> io::Result<u64> {
+    // SAFETY: the descriptor is open.
+    done(unsafe { libc::lseek(file.as_raw_fd(), offset, whence) })
+}
+
+pub fn copy_range(from: &File, mut from_at: i64, to: &File, mut to_at: i64, length: usize) -> io::Result<u64> {
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: the descriptors are open, the offsets outlive the call.
+    done(unsafe { libc::copy_file_range(from, &raw mut from_at, to, &raw mut to_at, length, 0) } as i64)
+}
+
+/// A time as `(seconds, nanoseconds)`.
+pub type Time = (i64, i64);
+pub const NOW: Time = (0, libc::UTIME_NOW);
+pub const OMIT: Time = (0, libc::UTIME_OMIT);
+
+pub fn set_times(path: &Path, atime: Time, mtime: Time) -> io::Result<()> {
+    let times = [atime, mtime].map(|(tv_sec, tv_nsec)| libc::timespec { tv_sec, tv_nsec });
+    // SAFETY: the path is a C string, `times` an array of two.
+    let result =
+        unsafe { libc::utimensat(libc::AT_FDCWD, c(path).as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
+    done(result.into()).map(drop)
+}
+
+pub fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
+    // SAFETY: statvfs is a struct of integers, for which all zeros is a value.
+    let mut found = unsafe { mem::zeroed() };
+    // SAFETY: the path is a C string, and `found` outlives the call.
+    done(unsafe { libc::statvfs(c(path).as_ptr(), &raw mut found) }.into())?;
+    Ok(found)
+}
+
+/// A shared, writable mapping of a file's beginning.
+pub struct Map {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Map {
+    pub fn of(file: &File, length: usize) -> io::Result<Map> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, at an address the kernel chooses, of an open file.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Map { start: start.cast(), length })
+        }
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: the mapping is ours.
+        done(unsafe { libc::msync(self.start.cast(), self.length, libc::MS_SYNC) }.into()).map(drop)
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped readable for this length as long as `self` lives.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+impl DerefMut for Map {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped writable for this length as long as `self` lives.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody borrows it any more.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
+
+/// An open directory stream.
+pub struct Dir(*mut libc::DIR);
+
+impl Dir {
+    pub fn open(path: &Path) -> io::Result<Dir> {
+        // SAFETY: the path is a C string.
+        let stream = unsafe { libc::opendir(c(path).as_ptr()) };
+        if stream.is_null() { Err(io::Error::last_os_error()) } else { Ok(Dir(stream)) }
+    }
+
+    pub fn tell(&self) -> i64 {
+        // SAFETY: the stream is open.
+        unsafe { libc::telldir(self.0) }
+    }
+
+    pub fn seek(&self, place: i64) {
+        // SAFETY: the stream is open.
+        unsafe { libc::seekdir(self.0, place) }
+    }
+}
+
+impl Iterator for Dir {
+    type Item = OsString;
+
+    /// The next name, `.` and `..` among them.
+    fn next(&mut self) -> Option<OsString> {
+        // SAFETY: the stream is open; the entry is valid until the next call, and copied before.
+        unsafe {
+            let entry = libc::readdir(self.0).as_ref()?;
+            Some(OsString::from_vec(CStr::from_ptr(entry.d_name.as_ptr()).to_bytes().to_vec()))
+        }
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // SAFETY: the stream is open, and nobody uses it any more.
+        unsafe { libc::closedir(self.0) };
+    }
+}
+
+/// Runs `work` on a thread with these ids, no other groups, no capabilities and this umask.
+pub fn as_user<T: Send>(uid: u32, gid: u32, umask: u32, work: impl FnOnce() -> T + Send) -> T {
+    let become_user = || {
+        // SAFETY: the bare system calls (not libc's) change the calling thread alone, which ends after `work`; `unshare`
+        // gives it a umask of its own.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_FS), 0);
+            libc::umask(umask);
+            assert_eq!(libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()), 0);
+            assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
+            assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
+        }
+        work()
+    };
+    thread::scope(|scope| match scope.spawn(become_user).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
