@@ -16,6 +16,9 @@ pub struct FileChanges {
     pub rows: BTreeMap<u64, BlockRow>,
 }
 
+/// What a transaction does to the xattrs of one inode, by name.
+pub type XattrChanges = Map<Name, Option<Box<[u8]>>>;
+
 /// The running transaction. Merging is idempotent per row: only the last value stays.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -26,7 +29,7 @@ pub struct Transaction {
     /// Blocks by file.
     pub files: Map<Ino, FileChanges>,
     /// Xattrs by inode; `None` is a dropped one.
-    pub xattrs: Map<Ino, Map<Name, Option<Box<[u8]>>>>,
+    pub xattrs: Map<Ino, XattrChanges>,
     /// Content that no commit has seen, by data id. Bytes behind the end of a buffer are zero.
     pub data: Map<DataId, Arc<Vec<u8>>>,
     /// Bytes in `data`.

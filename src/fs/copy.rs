@@ -29,7 +29,7 @@ impl Op<'_> {
     /// How many whole blocks this copy may share. The last one may be short where both files end with it: behind their
     /// ends its content is zeros.
     fn shareable(&self, copy: Copy) -> Step<u64> {
-        if copy.from_at % BLOCK != 0 || copy.to_at % BLOCK != 0 {
+        if !copy.from_at.is_multiple_of(BLOCK) || !copy.to_at.is_multiple_of(BLOCK) {
             return Ok(0);
         }
         let from_ends = copy.from_at + copy.length == self.inode(copy.from)?.row.size;
