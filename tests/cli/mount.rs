@@ -19,7 +19,7 @@ fn mount_serves_until_umount_and_comes_back() {
     assert_eq!(status["mounted"], true);
     assert_eq!(status["mountpoint"], mount);
     assert_eq!(status["pid"], said["pid"]);
-    assert_eq!(status["files"].as_u64().is_some(), true);
+    assert!(status["files"].is_u64());
     let synced: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "sync", "demo"])).unwrap();
     assert_eq!(synced["files"], 1);
     let stopped: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "umount", mount])).unwrap();
