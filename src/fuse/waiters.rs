@@ -20,7 +20,7 @@ const WRITE_THREADS: usize = 4;
 
 /// Bytes of writes that may lie here, waiting. At this bound the event loops do wait: what each caller wrote is already
 /// in our memory, and memory has to end somewhere.
-const QUEUED_BYTES_MAX: usize = 64 << 20;
+const QUEUED_BYTES_MAX: usize = 16 << 20;
 
 struct WaitingWrite {
     ino: Ino,
