@@ -17,7 +17,7 @@ pub const PACK_TARGET: usize = 256 << 10;
 pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
 
 /// zstd level of a commit. Measured in `docs/decisions.md`.
-pub const PACK_LEVEL: i32 = 1;
+pub const PACK_LEVEL: i32 = 3;
 
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
 pub const DB_PAGE_SIZE: u32 = 4 << 10;

@@ -105,6 +105,12 @@ fn cp_goes_where_cp_goes() {
     bench.ok(&["cp", ".", "other:/"]);
     assert_eq!(bench.ok(&["cat", "demo:/d/f"]), "x");
     assert_eq!(bench.ok(&["cat", "demo:d/g"]), "x");
+    for (path, listed) in [("demo:/d/f", "f\n"), ("demo:/d/e", "./\n")] {
+        let mut export = bench.command(&["export", path]).stdout(Stdio::piped()).spawn().unwrap();
+        let tar = Command::new("tar").arg("-tf-").stdin(export.stdout.take().unwrap()).output().unwrap();
+        assert!(export.wait().unwrap().success());
+        assert_eq!(text(&tar.stdout), listed, "a file is called by its name, a directory by a dot");
+    }
     assert_eq!(bench.ok(&["cat", "other:/f"]), "x");
     bench.empty("out");
     bench.ok(&["cp", "demo:/d/f", "out"]);
