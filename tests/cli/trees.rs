@@ -62,9 +62,10 @@ fn journey(bench: &Bench, label: &str) {
     assert_eq!(list.as_array().unwrap().len(), 8, "{list}");
     let again = bench.path(&format!("tar-{label}"));
     std::fs::create_dir(&again).unwrap();
-    let export = bench.command(&["export", &format!("demo:/{label}")]).stdout(Stdio::piped()).spawn().unwrap();
-    let tar = Command::new("tar").arg("-xpf-").arg("-C").arg(&again).stdin(export.stdout.unwrap()).status().unwrap();
-    assert!(tar.success());
+    let mut export = bench.command(&["export", &format!("demo:/{label}")]).stdout(Stdio::piped()).spawn().unwrap();
+    let archive = export.stdout.take().unwrap();
+    let tar = Command::new("tar").arg("-xpf-").arg("-C").arg(&again).stdin(archive).status().unwrap();
+    assert!(tar.success() && export.wait().unwrap().success());
     assert_eq!(manifest(&from), manifest(&again), "tar {label}");
     assert!(again.join("sparse").metadata().unwrap().blocks() < 1000, "holes stay holes");
 }
