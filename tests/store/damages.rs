@@ -6,15 +6,16 @@ use sessionfs::base::limits::BLOCK_SIZE;
 use sessionfs::base::{Cookie, DataId, Ino};
 use sessionfs::store::{Store, StoreError, check};
 
-use crate::session::{Everything, Session, bytes, everything, sql};
+use crate::session::{Everything, PACK_BLOCKS, Session, bytes, everything, sql};
 
 /// A closed session with one of everything:
-/// inodes 2 dir, 3 file (2 packs), 4 file in 2, 5 symlink in 2, 6 orphan, 7 file that shares a block of 3.
+/// inodes 2 dir, 3 file (2 packs), 4 file in 2, 5 symlink in 2, 6 orphan, 7 file that shares a block of 3. Packs: 1
+/// full of 3; 2 the rest of 3 and 4, more than half a pack, so that a close leaves it alone; 3 of 6.
 fn sample() -> (tempfile::TempDir, PathBuf) {
     let mut session = Session::new();
     let dir = session.dir(Ino::ROOT, "dir");
     let file = session.file(Ino::ROOT, "file");
-    for index in 0..3 {
+    for index in 0..PACK_BLOCKS * 3 / 2 {
         session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     let inner = session.file(dir, "inner");
@@ -89,7 +90,7 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("INSERT INTO dentry VALUES (2, x'64', 2, 4, 50, 1, 0)", &["dir-names", "dir-nlink"]),
     ("DELETE FROM dentry WHERE ino = 3", &["unreachable", "file-nlink", "dir-size"]),
     ("UPDATE block SET mask = 0 WHERE ino = 4", &["block-mask"]),
-    ("UPDATE block SET mask = 65536 WHERE ino = 4", &["block-mask"]),
+    ("UPDATE block SET mask = 1 << (SELECT block_size / 4096 FROM superblock) WHERE ino = 4", &["block-mask"]),
     ("UPDATE block SET mask = 1 WHERE ino = 4", &["inode-pieces", "digest"]),
     ("UPDATE block SET idx = 5 WHERE ino = 4", &["digest"]),
     ("UPDATE block SET shared = 0 WHERE ino = 7", &["block-shared"]),
@@ -101,11 +102,11 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("UPDATE xattr SET name = zeroblob(6)", &["name-valid"]),
     ("UPDATE xattr SET ino = 1000", &["xattr-owner"]),
     ("DELETE FROM data WHERE id = 1", &["block-data"]),
-    ("UPDATE data SET len = len - 1 WHERE id = 4", &["data-place"]),
-    ("UPDATE data SET position = 4000000 WHERE id = 4", &["data-place"]),
-    ("UPDATE data SET hash = hash + 1 WHERE id = 4", &["data-hash", "digest"]),
-    ("UPDATE data SET pack = 99 WHERE id = 4", &["data-pack"]),
-    ("UPDATE data SET pack = -3 WHERE id = 4", &["row-value"]),
+    ("UPDATE data SET len = len - 1 WHERE id = (SELECT data_id FROM block WHERE ino = 4)", &["data-place"]),
+    ("UPDATE data SET position = 4000000 WHERE id = (SELECT data_id FROM block WHERE ino = 4)", &["data-place"]),
+    ("UPDATE data SET hash = hash + 1 WHERE id = (SELECT data_id FROM block WHERE ino = 4)", &["data-hash", "digest"]),
+    ("UPDATE data SET pack = 99 WHERE id = (SELECT data_id FROM block WHERE ino = 4)", &["data-pack"]),
+    ("UPDATE data SET pack = -3 WHERE id = (SELECT data_id FROM block WHERE ino = 4)", &["row-value"]),
     ("DELETE FROM pack WHERE id = 1", &["data-pack"]),
     ("UPDATE pack SET codec = 1 - codec WHERE id = 1", &["pack-header"]),
     ("UPDATE pack SET raw_len = 7 WHERE id = 1", &["pack-header"]),
@@ -232,23 +233,41 @@ fn a_truncated_file_is_refused() {
 fn a_flipped_byte_in_a_pack_spares_all_other_files() {
     let (_dir, path) = sample();
     let whole = std::fs::read(&path).unwrap();
-    // The frames lie in the file as they are: find the first one's header.
-    let header = [b"SFPK\x01".as_slice()].concat();
-    let frames: Vec<_> = whole.windows(5).enumerate().filter(|(_, bytes)| *bytes == header).map(|(at, _)| at).collect();
-    assert!(frames.len() >= 3);
-    let mut broken = vec![];
-    for at in [frames[0] + 8, frames[0] + 700, frames[1] + 45] {
-        let mut bad = whole.clone();
-        bad[at] ^= 0x10;
-        std::fs::write(&path, &bad).unwrap();
-        assert_eq!(codes(&path), ["pack-frame"], "byte {at}");
+    let in_pack = [0, PACK_BLOCKS, PACK_BLOCKS / 2 + 1];
+    let all = in_pack.iter().sum::<u64>() + 1;
+    // In a header's id; in a payload, in the page of its row and far behind it.
+    for (pack, at) in [(1, 8), (1, 120), (1, 70_000), (2, 45)] {
+        std::fs::write(&path, flipped(&path, &whole, pack, at)).unwrap();
+        assert_eq!(codes(&path), ["pack-frame"], "byte {at} of pack {pack}");
         let store = Store::open_read_only(&path).unwrap();
-        let failed = (1..=5).filter(|id| matches!(store.data(DataId(*id)), Err(StoreError::Damaged(_)))).count();
-        let fine = (1..=5).filter(|id| matches!(store.data(DataId(*id)), Ok(Some(_)))).count();
-        assert!(failed >= 1 && failed + fine == 5, "{failed} and {fine}");
-        broken.push(failed);
+        let failed = (1..=all).filter(|id| matches!(store.data(DataId(*id)), Err(StoreError::Damaged(_)))).count();
+        let fine = (1..=all).filter(|id| matches!(store.data(DataId(*id)), Ok(Some(_)))).count();
+        assert_eq!((failed as u64, failed + fine), (in_pack[pack as usize], all as usize));
+        std::fs::write(&path, &whole).unwrap();
     }
-    assert!(broken.iter().any(|&failed| failed < 5));
+}
+
+/// The database with one bit of byte `at` of a pack's frame flipped. The frames lie in the file as they are, page by
+/// page; a free page may hold an old copy, so the place is the one that changes what SQLite reads.
+fn flipped(path: &Path, whole: &[u8], pack: u64, at: usize) -> Vec<u8> {
+    let frame = |from: usize, len| {
+        sql(path, &format!("SELECT hex(substr(frame, {}, {len})) FROM pack WHERE id = {pack}", from + 1))
+    };
+    let hex = frame(at, 24);
+    let wanted: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    assert_eq!(wanted.len(), 24);
+    for (found, _) in whole.windows(24).enumerate().filter(|(_, bytes)| *bytes == wanted) {
+        let mut bad = whole.to_owned();
+        bad[found] ^= 0x10;
+        std::fs::write(path, &bad).unwrap();
+        let read = frame(at, 24);
+        std::fs::write(path, whole).unwrap();
+        if read != hex {
+            return bad;
+        }
+    }
+    panic!("byte {at} of pack {pack} is not in the file");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use sessionfs::base::Ino;
-use sessionfs::base::limits::BLOCK_SIZE;
+use sessionfs::base::limits::{BLOCK_SIZE, PACK_TARGET};
 
-use crate::session::{Session, bytes, sql};
+use crate::session::{PACK_BLOCKS, Session, bytes, sql};
 
 fn count(session: &Session, query: &str) -> u64 {
     sql(&session.path(), query).parse().unwrap()
@@ -20,18 +20,21 @@ fn housekeep(session: &mut Session) {
 fn a_pack_with_nothing_alive_is_deleted_by_the_commit_that_killed_it() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
-    for index in 0..8 {
+    for index in 0..4 * PACK_BLOCKS {
         session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     session.commit();
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 4);
-    session.truncate(file, 4);
+    session.truncate(file, 2 * PACK_BLOCKS);
     session.commit();
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 2);
-    session.write(file, 0, &bytes(50, BLOCK_SIZE));
-    session.commit();
-    session.write(file, 1, &bytes(51, BLOCK_SIZE));
-    session.commit();
+    // A pack's blocks are written again, half of them at a time: what they leave dies with the second half.
+    for half in [0..PACK_BLOCKS / 2, PACK_BLOCKS / 2..PACK_BLOCKS] {
+        for index in half {
+            session.write(file, index, &bytes(500 + index, BLOCK_SIZE));
+        }
+        session.commit();
+    }
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 3);
     session.unlink(Ino::ROOT, "file");
     session.forget(file);
@@ -43,19 +46,17 @@ fn a_pack_with_nothing_alive_is_deleted_by_the_commit_that_killed_it() {
 #[test]
 fn mostly_dead_packs_are_rewritten_and_their_content_stays() {
     let mut session = Session::new();
-    let (keep, drop) = (session.dir(Ino::ROOT, "keep"), session.dir(Ino::ROOT, "drop"));
-    for i in 0..40 {
-        for parent in [keep, drop, drop, drop] {
-            let at = format!("{i}-{}", session.next.ino);
-            let file = session.file(parent, &at);
-            session.write(file, 0, &bytes(i + 100, 12_000));
-        }
+    // Packs follow the order of names, so in each of them every fourth file is one to keep.
+    let files = 8 * PACK_TARGET as u64 / 12_000;
+    for i in 0..files {
+        let file = session.file(Ino::ROOT, &format!("{i:04}"));
+        session.write(file, 0, &bytes(i + 100, 12_000));
     }
     session.commit();
     let packs = count(&session, "SELECT count(*) FROM pack");
-    for (dentry, _) in session.store.directory(drop).unwrap() {
-        let at = std::str::from_utf8(&dentry.name).unwrap().to_owned();
-        let ino = session.unlink(drop, &at);
+    assert_eq!(packs, 8);
+    for i in (0..files).filter(|i| i % 4 != 0) {
+        let ino = session.unlink(Ino::ROOT, &format!("{i:04}"));
         session.forget(ino);
     }
     let before = session.commit();
@@ -76,7 +77,7 @@ fn the_small_packs_of_many_commits_are_merged() {
     let mut session = Session::new();
     for i in 0..40 {
         let file = session.file(Ino::ROOT, &format!("{i}"));
-        session.write(file, 0, &bytes(i, 4_000));
+        session.write(file, 0, &bytes(i, PACK_TARGET / 32));
         session.write(file, 1, &[0; BLOCK_SIZE]);
         session.commit();
     }
@@ -91,7 +92,7 @@ fn the_small_packs_of_many_commits_are_merged() {
 fn a_close_gives_the_space_back() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
-    for index in 0..400 {
+    for index in 0..(25 << 20) / BLOCK_SIZE as u64 {
         session.write(file, index, &bytes(index, BLOCK_SIZE));
     }
     let session = session.reopen();
@@ -109,7 +110,7 @@ fn the_wal_is_copied_back_and_used_again() {
     let file = session.file(Ino::ROOT, "file");
     let mut longest = 0;
     for round in 0..30 {
-        for index in 0..128 {
+        for index in 0..(8 << 20) / BLOCK_SIZE as u64 {
             session.write(file, index, &noise(round * 1_000 + index));
         }
         session.commit();
@@ -120,7 +121,7 @@ fn the_wal_is_copied_back_and_used_again() {
     assert!(longest < 100 << 20, "{longest} bytes of WAL");
 }
 
-/// 64 KiB that no codec makes smaller.
+/// A block that no codec makes smaller.
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed | 1 << 40;
     let step = |_| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sessionfs::base::limits::{BLOCK_SIZE, DENTRY_COST, PIECE_SIZE, pieces};
+use sessionfs::base::limits::{BLOCK_SIZE, DENTRY_COST, PACK_TARGET, PIECE_SIZE, PIECES_PER_BLOCK, pieces};
 use sessionfs::base::{DataId, FileKind, Ino, Name, Seq, Timestamp};
 use sessionfs::format::{BlockRow, Change, DentryRow, InodeRow, Transaction};
 use sessionfs::store::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer, check};
@@ -24,6 +24,9 @@ pub struct Session {
 }
 
 pub const OPTIONS: CreateOptions = CreateOptions { bytes_limit: 1 << 30, inodes_limit: 1_000, uid: 7, gid: 8 };
+
+/// Full blocks that fill a pack.
+pub const PACK_BLOCKS: u64 = PACK_TARGET.div_ceil(BLOCK_SIZE) as u64;
 
 /// Every row and every content of a store, for comparison.
 #[derive(Debug, PartialEq)]
@@ -241,7 +244,7 @@ impl Session {
 
     /// What `fallocate` does: zeros that nothing is stored for.
     pub fn allocate(&mut self, ino: Ino, index: u64) {
-        let row = BlockRow { ino, index, data: DataId::ZEROS, mask: 0xffff, shared: false };
+        let row = BlockRow { ino, index, data: DataId::ZEROS, mask: (1 << PIECES_PER_BLOCK) - 1, shared: false };
         self.put(row, (index + 1) * BLOCK_SIZE as u64);
     }
 

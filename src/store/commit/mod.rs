@@ -153,24 +153,27 @@ fn grown(before: NextIds, next: NextIds, packs: usize) -> NextIds {
 mod tests {
     use super::*;
     use crate::base::DataId;
+    use crate::base::limits::{BLOCK_SIZE, DB_PAGE_SIZE, PIECES_PER_BLOCK};
     use crate::format::{BlockRow, InodeRow};
     use crate::store::{CreateOptions, Store};
 
     /// A transaction of one file of `blocks` blocks of noise.
     fn noise(root: &InodeRow, blocks: u64) -> Transaction {
         let mut txn = Transaction::default();
-        let row = InodeRow { ino: Ino(2), mode: 0o100644, nlink: 0, size: blocks << 16, ..root.clone() };
-        txn.apply(Change::Inode(&InodeRow { pieces: blocks * 16, ..row }));
+        let (size, pieces) = (blocks * BLOCK_SIZE as u64, blocks * u64::from(PIECES_PER_BLOCK));
+        let row = InodeRow { ino: Ino(2), mode: 0o100644, nlink: 0, size, pieces, ..root.clone() };
+        txn.apply(Change::Inode(&row));
         let mut state = 7u64;
         for index in 0..blocks {
             let mut byte = || {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 (state >> 56) as u8
             };
-            let bytes: Vec<u8> = (0..65_536).map(|_| byte()).collect();
+            let bytes: Vec<u8> = (0..BLOCK_SIZE).map(|_| byte()).collect();
             let id = DataId(index + 1);
             txn.apply(Change::Fill { id, at: 0, bytes: &bytes });
-            txn.apply(Change::Block(BlockRow { ino: Ino(2), index, data: id, mask: 0xffff, shared: false }));
+            let mask = (1 << PIECES_PER_BLOCK) - 1;
+            txn.apply(Change::Block(BlockRow { ino: Ino(2), index, data: id, mask, shared: false }));
         }
         txn
     }
@@ -182,10 +185,13 @@ mod tests {
         Store::create(&path, &CreateOptions { bytes_limit: 1, inodes_limit: 1, uid: 0, gid: 0 }).unwrap();
         let (store, mut writer) = Store::open(&path).unwrap();
         let before = store.superblock().unwrap();
-        let txn = noise(&store.inode(Ino::ROOT).unwrap().unwrap(), 20);
-        let next = NextIds { ino: Ino(3), data: DataId(21), ..before.next };
+        // More than a mebibyte of content, room for less than one, room for plenty.
+        let (blocks, small, large) =
+            ((5 << 18) / BLOCK_SIZE as u64, (15 << 16) / DB_PAGE_SIZE, (15 << 20) / DB_PAGE_SIZE);
+        let txn = noise(&store.inode(Ino::ROOT).unwrap().unwrap(), blocks);
+        let next = NextIds { ino: Ino(3), data: DataId(blocks + 1), ..before.next };
 
-        writer.sql.pragma_update_and_check(None, "max_page_count", 60, |_| Ok(())).unwrap();
+        writer.sql.pragma_update_and_check(None, "max_page_count", small, |_| Ok(())).unwrap();
         for _ in 0..2 {
             let error = writer.commit(&txn, next).unwrap_err();
             assert!(matches!(error, StoreError::Full), "{error:?}");
@@ -193,10 +199,10 @@ mod tests {
             assert_eq!(store.superblock().unwrap(), before);
             assert!(store.data(DataId(1)).unwrap().is_none());
         }
-        writer.sql.pragma_update_and_check(None, "max_page_count", 60_000, |_| Ok(())).unwrap();
+        writer.sql.pragma_update_and_check(None, "max_page_count", large, |_| Ok(())).unwrap();
         let after = writer.commit(&txn, next).unwrap();
         assert_eq!(after.txid, before.txid.next());
-        assert_eq!(&*store.data(DataId(20)).unwrap().unwrap(), &txn.data[&DataId(20)][..]);
+        assert_eq!(&*store.data(DataId(blocks)).unwrap().unwrap(), &txn.data[&DataId(blocks)][..]);
         assert_eq!(crate::store::check(&store, &mut |_, _| ()).unwrap(), []);
         assert_eq!(writer.reap_orphans().unwrap(), 1);
         writer.close().unwrap();

@@ -99,7 +99,7 @@ fn encode(id: PackId, items: &[Item<'_>]) -> Packed {
     let mut builder = PackBuilder::default();
     let places = items.iter().map(|item| {
         let position = builder.push(item.id, item.bytes);
-        // A block is at most 64 KiB.
+        // At most `BLOCK_SIZE`.
         let len = item.bytes.len() as u32;
         (item.id, Place { pack: id, position, len, hash: content_hash(item.bytes) })
     });
@@ -110,6 +110,7 @@ fn encode(id: PackId, items: &[Item<'_>]) -> Packed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::BLOCK_SIZE;
     use crate::format::Pack;
 
     #[test]
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn blocks_of_zeros_take_no_room_and_do_not_swell_a_pack() {
-        let zeros = vec![0; 65_536];
+        let zeros = vec![0; BLOCK_SIZE];
         let items: Vec<_> = (1..=10_000).map(|id| Item::new(DataId(id), &zeros)).collect();
         let packed = pack(items, PackId(1));
         assert_eq!(packed.len(), 3);
