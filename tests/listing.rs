@@ -1,5 +1,7 @@
 //! Listings that go on while names come and go.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
