@@ -187,6 +187,15 @@ impl Pack {
         (0..self.blocks).map(|i| (DataId(u64_at(&self.raw, i * ENTRY)), u32_at(&self.raw, i * ENTRY + 8)))
     }
 
+    /// Each block's data id, and where it lies: position and length.
+    pub fn places(&self) -> impl Iterator<Item = (DataId, u32, u32)> + '_ {
+        // Lossless: the lengths add up to what a pack may hold, which `decode` has seen to.
+        self.directory().scan(0, |position, (id, len)| {
+            *position += len;
+            Some((id, *position - len, len))
+        })
+    }
+
     /// The bytes of one block; `None` when they would lie outside the pack.
     pub fn block(&self, position: u32, len: u32) -> Option<&[u8]> {
         let start = self.blocks * ENTRY + position as usize;

@@ -3,7 +3,8 @@
 //! This is sound because what is in memory stays there: a directory, block map or xattr set that is not in memory was
 //! not changed since the session was opened, so what the store has of it is current, whatever is being committed.
 //!
-//! Each row was checked by the store; that none is missing is checked here, against what the inode says they add up to.
+//! Each row was checked by the store; that none is missing is checked here, against what the inode says they add up to,
+//! and that none came twice, as the rows of a page do which a damaged b-tree leads to twice.
 
 use log::error;
 
@@ -55,6 +56,7 @@ impl Fs {
             return Ok(()); // Someone else was faster, or it is gone: the operation will see.
         }
         let rows = self.store.directory(ino)?;
+        in_order(ino, "names", rows.iter().map(|(dentry, _)| dentry.cookie))?;
         let size = rows.iter().map(|(dentry, _)| entry_cost(&dentry.name)).sum();
         let mut state = self.state.lock();
         adds_up(&state, ino, "names", |row| row.size, size)?;
@@ -79,10 +81,17 @@ impl Fs {
     fn load_blocks(&self, ino: Ino) -> Result<(), StoreError> {
         let _loading = self.loading.lock();
         let rows = self.store.blocks(ino)?;
+        in_order(ino, "blocks", rows.iter().map(|block| block.index))?;
         let pieces = rows.iter().map(|block| u64::from(block.mask.count_ones())).sum();
         let mut state = self.state.lock();
         if let Some(Inode { body: Body::File(File { blocks: None }), .. }) = state.inodes.get(&ino) {
-            adds_up(&state, ino, "blocks", |row| row.pieces - attached_pieces(row.attached.into()), pieces)?;
+            adds_up(
+                &state,
+                ino,
+                "blocks",
+                |row| row.pieces.saturating_sub(attached_pieces(row.attached.into())),
+                pieces,
+            )?;
         }
         if let Some(Inode { body: Body::File(file), .. }) = state.inodes.get_mut(&ino) {
             file.blocks.get_or_insert_with(|| BlockMap::from_rows(&rows));
@@ -93,10 +102,17 @@ impl Fs {
     fn load_xattrs(&self, ino: Ino) -> Result<(), StoreError> {
         let _loading = self.loading.lock();
         let rows = self.store.xattrs(ino)?;
+        in_order(ino, "xattrs", rows.iter().map(|(name, _)| name))?;
         let bytes = rows.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
         let mut state = self.state.lock();
         if state.inodes.get(&ino).is_some_and(|inode| inode.xattrs.is_none()) {
-            adds_up(&state, ino, "xattrs", |row| u64::from(row.attached) - row.target.len() as u64, bytes)?;
+            adds_up(
+                &state,
+                ino,
+                "xattrs",
+                |row| u64::from(row.attached).saturating_sub(row.target.len() as u64),
+                bytes,
+            )?;
         }
         if let Some(inode) = state.inodes.get_mut(&ino) {
             inode.xattrs.get_or_insert_with(|| Box::new(rows.into_iter().collect()));
@@ -118,6 +134,14 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// Whether what was loaded is in the order it was asked for in, and nothing of it twice.
+fn in_order(ino: Ino, what: &str, keys: impl Iterator<Item = impl Ord>) -> Result<(), StoreError> {
+    if keys.is_sorted_by(|one, next| one < next) {
+        return Ok(());
+    }
+    Err(StoreError::Damaged(format!("inode {ino}: its {what} are out of order, or some come twice")))
 }
 
 /// Whether what was loaded is all there is: a row that got lost would otherwise be a name that is gone, or a hole.

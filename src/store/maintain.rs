@@ -150,14 +150,16 @@ fn living(sql: &Connection, id: PackId) -> Result<Option<Stored>, StoreError> {
     let Ok(pack) = Pack::decode(&frame) else { return Ok(None) };
     let mut query = sql.prepare_cached("SELECT id, pack, position, len, hash FROM data WHERE id = ?1")?;
     let mut living = Vec::new();
-    for (data, _) in pack.directory() {
+    for (data, position, len) in pack.places() {
         let found = query.query_row([data.sql()], |row| Ok(rows::place(row))).optional()?;
         let Some((_, place)) = found.transpose()? else { continue };
         if place.pack != id {
             continue; // Moved by an earlier rewrite.
         }
-        match pack.block(place.position, place.len) {
-            Some(bytes) if content_hash(bytes) == place.hash => living.push((data, bytes.to_vec())),
+        match pack.block(position, len) {
+            Some(bytes) if (place.position, place.len) == (position, len) && content_hash(bytes) == place.hash => {
+                living.push((data, bytes.to_vec()))
+            }
             _ => return Ok(None),
         }
     }

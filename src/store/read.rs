@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::content::Content;
-use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, Summed, XATTR};
+use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
 use super::{Store, StoreError, Superblock, Xattr, superblock};
 use crate::base::{DataId, Ino};
 use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
@@ -31,27 +31,28 @@ impl Store {
              WHERE d.parent = ?1 ORDER BY d.cookie"
         );
         collect(&*self.pool.get()?, &query, ino, |row| {
-            let dentry = rows::dentry(row)?.whole()?;
+            let dentry = rows::dentry(row)?.of(ino)?;
             if row.get_ref(DENTRY_COLUMNS)? == ValueRef::Null {
                 let name = dentry.name.escape_ascii();
                 let text = format!("dentry {ino}/\"{name}\": leads to inode {}, which is missing", dentry.ino);
                 return Err(StoreError::Damaged(text));
             }
-            Ok((dentry, rows::inode(row, DENTRY_COLUMNS)?.whole()?))
+            let inode = rows::inode(row, DENTRY_COLUMNS)?.of(dentry.ino)?;
+            Ok((dentry, inode))
         })
     }
 
     /// A file's blocks, by index.
     pub fn blocks(&self, ino: Ino) -> Result<Vec<BlockRow>, StoreError> {
         let query = format!("SELECT {BLOCK} FROM block b WHERE b.ino = ?1 ORDER BY b.idx");
-        collect(&*self.pool.get()?, &query, ino, |row| Ok(rows::block(row)?.whole()?))
+        collect(&*self.pool.get()?, &query, ino, |row| Ok(rows::block(row)?.of(ino)?))
     }
 
     /// An inode's xattrs, by name.
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, StoreError> {
         let query = format!("SELECT {XATTR} FROM xattr x WHERE x.ino = ?1 ORDER BY x.name");
         collect(&*self.pool.get()?, &query, ino, |row| {
-            let xattr = rows::xattr(row)?.whole()?;
+            let xattr = rows::xattr(row)?.of(ino)?;
             Ok((xattr.name, xattr.value))
         })
     }
@@ -80,7 +81,7 @@ impl Store {
 /// One inode, by its number.
 pub(super) fn inode(sql: &Connection, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
     let mut query = sql.prepare_cached(&format!("SELECT {INODE} FROM inode i WHERE i.ino = ?1"))?;
-    let found = query.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(Summed::whole))).optional()?;
+    let found = query.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(|row| row.of(ino)))).optional()?;
     Ok(found.transpose()?)
 }
 
@@ -130,6 +131,10 @@ fn decode(place: Place, frame: Vec<u8>) -> Result<Pack, StoreError> {
 /// The content at a place, if it is what was once written there.
 fn verified(id: DataId, place: Place, pack: Arc<Pack>) -> Result<Content, StoreError> {
     let wrong = |what| StoreError::Damaged(format!("data {id}: {what} (pack {})", place.pack));
+    // The hash alone would pass the content of another block, if the row's id is what changed.
+    if !pack.places().any(|found| found == (id, place.position, place.len)) {
+        return Err(wrong("is not where its pack has it"));
+    }
     let content = Content::new(pack, place.position, place.len).ok_or_else(|| wrong("lies outside its pack"))?;
     if content_hash(&content) != place.hash { Err(wrong("content differs from its hash")) } else { Ok(content) }
 }

@@ -179,10 +179,20 @@ impl<T: RowSum> Summed<T> {
         Ok(Summed { row, bad })
     }
 
-    /// The row, if it is whole: all that an ordinary reader may use.
-    pub fn whole(self) -> Result<T, Bad> {
+    /// The row, if it is whole and one of those that were asked for by `ino`: all that an ordinary reader may use.
+    ///
+    /// SQLite takes a range of an index to begin where its search ended, and looks only for its end. Where damage leads
+    /// the search astray that is at somebody else's row, which is whole.
+    pub fn of(self, ino: Ino) -> Result<T, Bad>
+    where
+        T: Owned,
+    {
         match self.bad {
-            None => Ok(self.row),
+            None if self.row.owner() == ino => Ok(self.row),
+            None => {
+                let text = format!("{} of inode {}: found in the place of inode {ino}'s", T::WHAT, self.row.owner());
+                Err(Bad { code: "sqlite", text })
+            }
             Some(bad) => Err(bad),
         }
     }
@@ -190,6 +200,46 @@ impl<T: RowSum> Summed<T> {
     /// The row all the same, and what is wrong with it: for the check, which wants to know what else is.
     pub fn parts(self) -> (T, Option<Bad>) {
         (self.row, self.bad)
+    }
+}
+
+/// A row of a table that is asked by inode.
+pub(super) trait Owned {
+    /// What it is called in a complaint.
+    const WHAT: &str;
+    /// The inode that the table is asked for this row by.
+    fn owner(&self) -> Ino;
+}
+
+impl Owned for InodeRow {
+    const WHAT: &str = "row";
+
+    fn owner(&self) -> Ino {
+        self.ino
+    }
+}
+
+impl Owned for DentryRow {
+    const WHAT: &str = "name";
+
+    fn owner(&self) -> Ino {
+        self.parent
+    }
+}
+
+impl Owned for BlockRow {
+    const WHAT: &str = "block";
+
+    fn owner(&self) -> Ino {
+        self.ino
+    }
+}
+
+impl Owned for XattrRow {
+    const WHAT: &str = "xattr";
+
+    fn owner(&self) -> Ino {
+        self.ino
     }
 }
 

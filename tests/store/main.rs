@@ -1,4 +1,5 @@
-//! The session database by itself: no kernel, no `fs`. Transactions are built by a small stand-in for it.
+//! The session database by itself: no kernel, and no `fs` but where a damaged database is read through it. Transactions
+//! are built by a small stand-in.
 
 #![allow(clippy::unwrap_used)] // A test that meets an error shall end there.
 
@@ -8,3 +9,4 @@ mod damages;
 mod housekeeping;
 mod lifecycle;
 mod session;
+mod through_fs;

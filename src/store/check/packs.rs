@@ -67,11 +67,7 @@ impl Look {
         let mut look = Look { id, pack: None, directory: Map::default(), live: 0 };
         match decode(row, id) {
             Ok(pack) => {
-                let mut position = 0;
-                for (data, len) in pack.directory() {
-                    look.directory.insert(data, (position, len));
-                    position += len;
-                }
+                look.directory = pack.places().map(|(data, position, len)| (data, (position, len))).collect();
                 look.pack = Some(pack);
             }
             Err((code, text)) => report.add(code, format!("pack {id}: {text}")),

@@ -13,7 +13,7 @@ use self::packing::pack;
 pub(super) use self::packing::{Packed, pack_stored};
 pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
-use super::{NextIds, StoreError, Superblock, Writer, superblock};
+use super::{NextIds, StoreError, Superblock, Writer, read, superblock};
 use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp};
 use crate::format::{Change, Transaction};
 
@@ -48,7 +48,11 @@ impl Writer {
             while let Some(row) = rows.next()? {
                 let ino: i64 = row.get(0)?;
                 let ino = u64::try_from(ino).map_err(|_| StoreError::Damaged(format!("orphan {ino}: no inode")))?;
-                txn.apply(Change::DropInode(Ino(ino)));
+                // A damaged row must not take along what has a name.
+                match read::inode(&self.sql, Ino(ino))? {
+                    Some(row) if !row.is_orphan() => log::warn!("orphan {ino}: has names, so it stays"),
+                    _ => txn.apply(Change::DropInode(Ino(ino))),
+                }
             }
         }
         let next = self.state.next;

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::Packed;
 use crate::base::{DataId, Ino, PackId, Seq, Txid};
 use crate::format::{BlockRow, DentryRow, InodeRow, Pack, RowSum, XattrRow, content_hash};
-use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, Columns, DENTRY, INODE, Place, Summed, XATTR};
+use crate::store::rows::{self, BLOCK, BLOCK_COLUMNS, Columns, DENTRY, INODE, Place, XATTR};
 use crate::store::schema::TXN_KEPT;
 use crate::store::{StoreError, Superblock};
 
@@ -93,7 +93,7 @@ impl<'c> Statements<'c> {
     /// One inode.
     pub fn inode(&mut self, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
         let found =
-            self.inode.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(Summed::whole))).optional()?;
+            self.inode.query_row([ino.sql()], |row| Ok(rows::inode(row, 0).and_then(|row| row.of(ino)))).optional()?;
         Ok(found.transpose()?)
     }
 
@@ -134,7 +134,7 @@ impl<'c> Statements<'c> {
     pub fn dentry(&mut self, parent: Ino, name: &[u8]) -> Result<Option<DentryRow>, StoreError> {
         let found = self
             .dentry
-            .query_row(params![parent.sql(), name], |row| Ok(rows::dentry(row).and_then(Summed::whole)))
+            .query_row(params![parent.sql(), name], |row| Ok(rows::dentry(row).and_then(|row| row.of(parent))))
             .optional()?;
         Ok(found.transpose()?)
     }
@@ -165,7 +165,7 @@ impl<'c> Statements<'c> {
         let mut found = self.blocks.query([ino.sql(), index(from), index(until)])?;
         let mut blocks = Vec::new();
         while let Some(row) = found.next()? {
-            let block = rows::block(row)?.whole()?;
+            let block = rows::block(row)?.of(ino)?;
             let hash = if block.data == DataId::ZEROS {
                 content_hash(&[])
             } else {
@@ -206,7 +206,7 @@ impl<'c> Statements<'c> {
         let mut found = self.xattrs.query([ino.sql()])?;
         let mut xattrs = Vec::new();
         while let Some(row) = found.next()? {
-            xattrs.push(rows::xattr(row)?.whole()?);
+            xattrs.push(rows::xattr(row)?.of(ino)?);
         }
         Ok(xattrs)
     }
