@@ -201,3 +201,41 @@ fn a_killed_server_leaves_a_dead_mount_that_umount_clears() {
     bench.ok(&["umount", "demo"]);
     bench.ok(&["check", "demo"]);
 }
+
+#[test]
+fn one_directory_serves_one_session_after_the_other() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    for session in ["one", "two", "one"] {
+        bench.ok(&["mount", session, at.to_str().unwrap()]);
+        bench.ok(&["umount", at.to_str().unwrap()]);
+        assert!(!bench.status(session)["mounted"].as_bool().unwrap());
+    }
+}
+
+#[test]
+fn a_dead_mount_nobody_looked_at_is_known_and_is_not_forgotten() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount_and_kill = || {
+        bench.ok(&["mount", "demo", at.to_str().unwrap()]);
+        let pid = bench.pid("demo");
+        kill(pid, libc::SIGKILL);
+        eventually("the server is dead", || !alive(pid));
+    };
+    mount_and_kill();
+    bench.ok(&["umount", "demo"]);
+    mount_and_kill();
+    // Another command recovers the session and has its lock for a while; the mount is still there.
+    bench.ok(&["ls", "demo:/"]);
+    bench.ok(&["umount", "demo"]);
+    mount_and_kill();
+    bench.ok(&["umount", at.to_str().unwrap()]);
+    bench.fails(&["umount", "demo"], 20, &["not mounted"]);
+}
