@@ -20,6 +20,9 @@ use crate::format::RowSum;
 /// Findings of one code that are listed; more are only counted. A destroyed table must not fill the memory.
 const LISTED: u64 = 100;
 
+/// KiB of page cache: inodes are looked up in the order of names.
+const CACHE_KIB: i64 = 32 << 10;
+
 /// One broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
@@ -39,6 +42,20 @@ impl fmt::Display for Finding {
 /// many are done. Damage is a finding; an error means that the check could not be made.
 pub fn check(store: &Store, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Finding>, StoreError> {
     let sql = store.pool.get()?;
+    let usual = cache(&sql, -CACHE_KIB)?;
+    let findings = check_with(&sql, progress);
+    cache(&sql, usual)?;
+    findings
+}
+
+/// Sets the size of a connection's page cache, and returns what it was.
+fn cache(sql: &Connection, size: i64) -> Result<i64, StoreError> {
+    let before = sql.query_row("PRAGMA cache_size", [], |row| row.get(0))?;
+    sql.pragma_update(None, "cache_size", size)?;
+    Ok(before)
+}
+
+fn check_with(sql: &Connection, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Finding>, StoreError> {
     // One read transaction: a commit in between would look like damage.
     let snapshot = sql.unchecked_transaction()?;
     let mut report = Report::default();

@@ -1,13 +1,14 @@
-//! Invariants that one query can state: it returns a line of text for each place where the invariant does not hold.
+//! Invariants that a query can state: it returns a line of text for each place where the invariant does not hold.
 
 use rusqlite::Connection;
 
 use super::Report;
 use crate::store::StoreError;
 
-/// One invariant and the query that finds where it is broken.
+/// Invariants, and the query that finds where they are broken. It has a column for each of them, NULL in a line where
+/// that one holds: what needs the same walk through the tables is asked in one.
 pub(super) struct Rule {
-    code: &'static str,
+    codes: &'static [&'static str],
     query: &'static str,
 }
 
@@ -17,8 +18,13 @@ impl Rule {
         let mut query = sql.prepare(self.query)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
-            let text = row.get_ref(0)?.as_bytes_or_null().ok().flatten().unwrap_or(b"?");
-            report.add(self.code, String::from_utf8_lossy(text));
+            for (at, code) in self.codes.iter().enumerate() {
+                match row.get_ref(at)?.as_bytes_or_null() {
+                    Ok(Some(text)) => report.add(code, String::from_utf8_lossy(text)),
+                    Ok(None) => {}
+                    Err(_) => report.add(code, "?"),
+                }
+            }
         }
         Ok(())
     }
@@ -28,108 +34,96 @@ impl Rule {
 /// 40960 a symbolic link. The constants of sizes are those of `limits`, which a test holds.
 pub(super) const RULES: &[Rule] = &[
     Rule {
-        code: "root",
+        codes: &["root"],
         query: "SELECT 'inode 1: no directory'
             WHERE NOT EXISTS (SELECT 1 FROM inode WHERE ino = 1 AND mode & 61440 = 16384 AND nlink > 0)",
     },
     Rule {
-        code: "dentry-parent",
+        codes: &["dentry-parent"],
         query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": its parent is no directory'
             FROM dentry d LEFT JOIN inode p ON p.ino = d.parent
             WHERE p.ino IS NULL OR p.mode & 61440 <> 16384 OR p.nlink = 0",
     },
     Rule {
-        code: "dentry-inode",
-        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": leads to inode ' || d.ino
-                || ', which is missing' FROM dentry d LEFT JOIN inode i ON i.ino = d.ino WHERE i.ino IS NULL",
+        codes: &["dentry-inode", "dentry-kind", "dentry-orphan"],
+        query: "SELECT iif(mode IS NULL, name || 'leads to inode ' || ino || ', which is missing', NULL),
+                iif(kind <> mode >> 12, name || 'says kind ' || kind || ', inode ' || ino || ' is ' || (mode >> 12),
+                    NULL),
+                iif(nlink = 0, name || 'leads to orphan ' || ino, NULL)
+            FROM (SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": ' AS name, d.ino AS ino,
+                    d.kind AS kind, i.mode AS mode, i.nlink AS nlink
+                FROM dentry d LEFT JOIN inode i ON i.ino = d.ino
+                WHERE i.ino IS NULL OR d.kind <> i.mode >> 12 OR i.nlink = 0)",
     },
     Rule {
-        code: "dentry-kind",
-        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": says kind ' || d.kind
-                || ', inode ' || d.ino || ' is ' || (i.mode >> 12)
-            FROM dentry d JOIN inode i ON i.ino = d.ino WHERE d.kind <> i.mode >> 12",
-    },
-    Rule {
-        code: "dentry-orphan",
-        query: "SELECT 'dentry ' || d.parent || '/\"' || CAST(d.name AS TEXT) || '\": leads to orphan ' || d.ino
-            FROM dentry d JOIN inode i ON i.ino = d.ino WHERE i.nlink = 0",
-    },
-    Rule {
-        code: "dentry-root",
+        codes: &["dentry-root"],
         query: "SELECT 'dentry ' || parent || '/\"' || CAST(name AS TEXT) || '\": leads to the root'
             FROM dentry WHERE ino = 1",
     },
     Rule {
-        code: "dentry-cookie",
+        codes: &["dentry-cookie"],
         query: "SELECT 'dentry ' || parent || ': ' || count(*) || ' names with cookie ' || cookie
             FROM dentry GROUP BY parent, cookie HAVING count(*) > 1 OR cookie < 1",
     },
     // UNION, not UNION ALL: every inode is entered once, so a cycle ends.
     Rule {
-        code: "unreachable",
+        codes: &["unreachable"],
         query: "WITH RECURSIVE reached (ino) AS
                 (SELECT 1 UNION SELECT d.ino FROM reached r JOIN dentry d ON d.parent = r.ino)
             SELECT 'inode ' || ino || ': not reached from the root'
             FROM inode WHERE nlink > 0 AND ino NOT IN (SELECT ino FROM reached)",
     },
     Rule {
-        code: "file-nlink",
-        query: "SELECT 'inode ' || i.ino || ': nlink is ' || i.nlink || ', names: ' || coalesce(d.names, 0)
-            FROM inode i LEFT JOIN (SELECT ino, count(*) AS names FROM dentry GROUP BY ino) d ON d.ino = i.ino
-            WHERE i.mode & 61440 <> 16384 AND i.nlink <> coalesce(d.names, 0)",
+        codes: &["file-nlink", "dir-names"],
+        query: "SELECT iif(dir, NULL, 'inode ' || ino || ': nlink is ' || nlink || ', names: ' || names),
+                iif(dir, 'inode ' || ino || ': a directory with ' || names || ' names', NULL)
+            FROM (SELECT i.ino AS ino, i.nlink AS nlink, i.mode & 61440 = 16384 AS dir, coalesce(d.names, 0) AS names
+                FROM inode i LEFT JOIN (SELECT ino, count(*) AS names FROM dentry GROUP BY ino) d ON d.ino = i.ino)
+            WHERE iif(dir, nlink > 0 AND ino <> 1 AND names <> 1, nlink <> names)",
     },
     Rule {
-        code: "dir-nlink",
-        query: "SELECT 'inode ' || i.ino || ': nlink is ' || i.nlink || ', subdirectories: ' || coalesce(d.dirs, 0)
-            FROM inode i LEFT JOIN (SELECT parent, count(*) AS dirs FROM dentry WHERE kind = 4 GROUP BY parent) d
-                ON d.parent = i.ino
-            WHERE i.mode & 61440 = 16384 AND i.nlink > 0 AND i.nlink <> 2 + coalesce(d.dirs, 0)",
+        codes: &["dir-nlink", "dir-size"],
+        query: "SELECT iif(nlink > 0 AND nlink <> 2 + dirs,
+                    'inode ' || ino || ': nlink is ' || nlink || ', subdirectories: ' || dirs, NULL),
+                iif(size <> cost, 'inode ' || ino || ': size is ' || size || ', its entries are charged ' || cost, NULL)
+            FROM (SELECT i.ino AS ino, i.nlink AS nlink, i.size AS size, coalesce(d.dirs, 0) AS dirs,
+                    coalesce(d.cost, 0) AS cost
+                FROM inode i LEFT JOIN (SELECT parent, sum(kind = 4) AS dirs, sum(24 + length(name)) AS cost
+                    FROM dentry GROUP BY parent) d ON d.parent = i.ino
+                WHERE i.mode & 61440 = 16384)
+            WHERE nlink > 0 AND nlink <> 2 + dirs OR size <> cost",
     },
     Rule {
-        code: "dir-names",
-        query: "SELECT 'inode ' || i.ino || ': a directory with ' || coalesce(d.names, 0) || ' names'
-            FROM inode i LEFT JOIN (SELECT ino, count(*) AS names FROM dentry GROUP BY ino) d ON d.ino = i.ino
-            WHERE i.mode & 61440 = 16384 AND i.nlink > 0 AND i.ino <> 1 AND coalesce(d.names, 0) <> 1",
-    },
-    Rule {
-        code: "dir-size",
-        query: "SELECT 'inode ' || i.ino || ': size is ' || i.size || ', its entries are charged '
-                || coalesce(d.cost, 0)
-            FROM inode i LEFT JOIN (SELECT parent, sum(24 + length(name)) AS cost FROM dentry GROUP BY parent) d
-                ON d.parent = i.ino
-            WHERE i.mode & 61440 = 16384 AND i.size <> coalesce(d.cost, 0)",
-    },
-    Rule {
-        code: "symlink-target",
+        codes: &["symlink-target"],
         query: "SELECT 'inode ' || ino || ': ' || iif(target IS NULL, 'a symbolic link without a target',
                 'a target on what is no symbolic link')
             FROM inode WHERE (mode & 61440 = 40960) <> (coalesce(length(target), 0) > 0)",
     },
     Rule {
-        code: "symlink-size",
+        codes: &["symlink-size"],
         query: "SELECT 'inode ' || ino || ': size is ' || size || ', its target has ' || length(target) || ' bytes'
             FROM inode WHERE mode & 61440 = 40960 AND size <> length(target)",
     },
     Rule {
-        code: "block-shared",
+        codes: &["block-shared"],
         query: "SELECT 'data ' || data_id || ': named by ' || count(*) || ' blocks, not all of them marked as shared'
             FROM (SELECT data_id, shared FROM block UNION ALL SELECT data_id, shared FROM block_history)
             WHERE data_id <> 0 GROUP BY data_id HAVING count(*) > 1 AND min(shared) = 0",
     },
     Rule {
-        code: "data-unused",
+        codes: &["data-unused"],
         query: "SELECT 'data ' || id || ': no block names it' FROM
             (SELECT id FROM data EXCEPT SELECT data_id FROM block EXCEPT SELECT data_id FROM block_history)",
     },
     Rule {
-        code: "orphan",
+        codes: &["orphan"],
         query: "SELECT 'inode ' || ino || ': nlink is 0, but it is not in orphan' FROM inode
                 WHERE nlink = 0 AND ino NOT IN (SELECT ino FROM orphan)
             UNION ALL SELECT 'orphan ' || o.ino || ': its inode is missing or has names'
                 FROM orphan o LEFT JOIN inode i ON i.ino = o.ino WHERE i.ino IS NULL OR i.nlink > 0",
     },
     Rule {
-        code: "since",
+        codes: &["since"],
         query: "WITH last (txid) AS (SELECT txid FROM superblock)
             SELECT 'inode ' || ino || ': since ' || since FROM inode, last WHERE since NOT BETWEEN 0 AND txid
             UNION ALL SELECT 'dentry ' || parent || '/\"' || CAST(name AS TEXT) || '\": since ' || since
@@ -140,27 +134,27 @@ pub(super) const RULES: &[Rule] = &[
                 FROM xattr, last WHERE since NOT BETWEEN 0 AND txid",
     },
     Rule {
-        code: "next-ids",
-        query: "SELECT 'inode ' || max(ino) || ': not below next_ino' FROM inode
-                HAVING max(ino) >= (SELECT next_ino FROM superblock)
+        codes: &["next-ids"],
+        query: "SELECT 'inode ' || last || ': not below next_ino' FROM (SELECT max(ino) AS last FROM inode)
+                WHERE last >= (SELECT next_ino FROM superblock)
             UNION ALL SELECT 'dentry: cookie ' || max(cookie) || ' is not below next_cookie' FROM dentry
                 HAVING max(cookie) >= (SELECT next_cookie FROM superblock)
-            UNION ALL SELECT 'data ' || max(id) || ': not below next_data' FROM data
-                HAVING max(id) >= (SELECT next_data FROM superblock)
-            UNION ALL SELECT 'pack ' || max(id) || ': not below next_pack' FROM pack
-                HAVING max(id) >= (SELECT next_pack FROM superblock)
+            UNION ALL SELECT 'data ' || last || ': not below next_data' FROM (SELECT max(id) AS last FROM data)
+                WHERE last >= (SELECT next_data FROM superblock)
+            UNION ALL SELECT 'pack ' || last || ': not below next_pack' FROM (SELECT max(id) AS last FROM pack)
+                WHERE last >= (SELECT next_pack FROM superblock)
             UNION ALL SELECT 'txn ' || txid || ': sequence ' || seq || ' is not below next_seq' FROM txn
                 WHERE seq >= (SELECT next_seq FROM superblock)",
     },
     Rule {
-        code: "txn",
+        codes: &["txn"],
         query: "SELECT 'txn: the last is ' || coalesce(t.txid, 'none') || ', the superblock is at ' || s.txid
                 FROM superblock s LEFT JOIN (SELECT max(txid) AS txid FROM txn) t WHERE coalesce(t.txid, 0) <> s.txid
             UNION ALL SELECT 'txn ' || t.txid || ': its digest or epoch is not the superblock''s'
                 FROM superblock s JOIN txn t ON t.txid = s.txid WHERE t.digest <> s.digest OR t.epoch > s.epoch",
     },
     Rule {
-        code: "history",
+        codes: &["history"],
         query: "WITH old (what, since, until) AS (
                 SELECT 'inode_history ' || ino, since, until FROM inode_history
                 UNION ALL SELECT 'dentry_history ' || parent || '/\"' || CAST(name AS TEXT) || '\"', since, until
