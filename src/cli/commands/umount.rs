@@ -27,11 +27,15 @@ pub fn umount(context: &Context, target: &Path, lazy: bool) -> Result<u8, Failur
     };
     let id = dir.id().clone();
     match server(context, &dir) {
-        Ok(Some(client)) => {
-            let report = client.stop(lazy).map_err(|error| explain(&id, error))?;
-            context.report(&report, || described(&report))?;
-            Ok(0)
-        }
+        Ok(Some(client)) => match client.stop(lazy) {
+            Ok(report) => {
+                context.report(&report, || described(&report))?;
+                Ok(0)
+            }
+            // It died after it had taken the connection; what it left behind is ours to clear.
+            Err(ControlError::Lost(_)) if context.store.holder(&id)?.is_none() => dead(context, &dir),
+            Err(error) => Err(explain(&id, error)),
+        },
         Ok(None) => dead(context, &dir),
         Err(failure) => Err(failure),
     }
