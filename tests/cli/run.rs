@@ -165,6 +165,100 @@ fn as_pid_1_it_reaps_and_ends_everything() {
     assert_eq!(text(&output.stdout).trim(), "0");
 }
 
+/// `unshare --pid --fork` of a shell script, with the `/proc` of the namespace outside, and a bound.
+fn in_pid_namespace(bench: &Bench, script: &str) -> std::process::Output {
+    std::process::Command::new("timeout")
+        .args(["-s", "KILL", "20", "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", script])
+        .env("SESSIONFS_STORE", bench.store())
+        .env("RUN", format!("{} run --grace 1 --mount {}", super::support::BINARY, bench.empty("run").display()))
+        .current_dir(bench.dir.path())
+        .output()
+        .unwrap()
+}
+
+/// Leaves one that goes away when asked, and says so in the workspace, and one that does not.
+const LEAVE_TWO: &str = "setsid sh -c 'trap \"echo asked > asked; exit\" TERM; echo $$ > polite; \
+                         while :; do sleep 0.05; done' & \
+                         setsid sh -c 'trap \"\" TERM; echo $$ > stubborn; while :; do sleep 0.1; done' & \
+                         while ! [ -s polite -a -s stubborn ]; do sleep 0.01; done; exit 5";
+
+#[test]
+fn with_the_proc_of_another_pid_namespace_it_ends_what_is_left() {
+    if !fuse() {
+        return;
+    }
+    if !super::support::is_root() {
+        eprintln!("SKIPPED: only root may make a PID namespace");
+        return;
+    }
+    let bench = Bench::new();
+    std::fs::write(bench.path("leave"), LEAVE_TWO).unwrap();
+    let leave = bench.path("leave").display().to_string();
+    let started = Instant::now();
+    let output = in_pid_namespace(&bench, &format!("exec $RUN demo -- sh {leave}"));
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(6), "the grace is 1 s: {took:?}");
+    assert_eq!(bench.ok(&["cat", "demo:/asked"]), "asked\n", "it was asked, and served to the end");
+    assert!(bench.status("demo")["clean"].as_bool().unwrap());
+    // Not as PID 1: what is beside it is none of its business, what it left is.
+    let script = format!(
+        "sleep 1000 & beside=$!; $RUN beside -- sh {leave}; status=$?; kill -0 $beside && echo spared; \
+         kill -0 $({} cat beside:/stubborn) 2>/dev/null && echo left; exit $status",
+        super::support::BINARY
+    );
+    let output = in_pid_namespace(&bench, &script);
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "spared\n");
+}
+
+#[test]
+fn a_hangup_reaches_the_command_of_a_session_leader() {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::os::unix::process::CommandExt;
+    if !fuse() {
+        return;
+    }
+    let Ok(terminal) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/ptmx") else {
+        eprintln!("SKIPPED: no pseudo-terminals");
+        return;
+    };
+    let bench = Bench::new();
+    // SAFETY: the descriptor is open; TIOCGPTPEER takes flags and opens a new one, or none.
+    let side = unsafe {
+        assert_eq!(libc::unlockpt(terminal.as_raw_fd()), 0);
+        let fd = libc::ioctl(terminal.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    let mut command = bench.run("demo", "trap 'exit 9' HUP; echo ready; while :; do sleep 0.05; done");
+    command.stdin(side).stdout(Stdio::piped());
+    // SAFETY: only system calls between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    // It holds our copy of the terminal's other side.
+    drop(command);
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    drop(terminal);
+    let until = Instant::now() + Duration::from_secs(10);
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill(child.id() as i32, libc::SIGKILL);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert!(bench.status("demo")["clean"].as_bool().unwrap());
+}
+
 #[test]
 fn the_command_starts_with_signals_as_they_were_given() {
     if !fuse() {

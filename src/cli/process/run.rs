@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::children::{descendants, reap};
+use super::children::{Processes, reap};
 use super::fork::{Child, fork_server, obituary, shell_status};
 use super::messages::{Message, Ready};
 use super::mount::{announcement, wait_until_ready};
@@ -116,6 +116,12 @@ fn spawn(args: &RunArgs, ready: &Ready, mask: Signals) -> Result<libc::pid_t, Fa
     }
 }
 
+/// Whether this process is the leader of its session.
+fn leads_session() -> bool {
+    // SAFETY: touches no memory.
+    unsafe { libc::getsid(0) == libc::getpid() }
+}
+
 struct Supervisor<'a> {
     context: &'a Context,
     server: Child,
@@ -133,8 +139,10 @@ impl Supervisor<'_> {
     fn watch(mut self) -> Result<u8, Failure> {
         while self.command_status.is_none() && self.server_ended.is_none() {
             for caught in self.wait(None)? {
-                // A key on the terminal went to the command as well: it is in the same process group.
-                if !caught.from_terminal {
+                // A key on the terminal went to the command as well: it is in the same process group. That the
+                // terminal is gone, the kernel tells the leader of its session alone.
+                let ours_alone = caught.signal == libc::SIGHUP && leads_session();
+                if !caught.from_kernel || ours_alone {
                     send(self.command, caught.signal);
                 }
             }
@@ -195,12 +203,17 @@ impl Supervisor<'_> {
 
     /// Ends what the command has left running: SIGTERM, the grace, SIGKILL. A second request to stop ends the grace.
     fn end_processes(&mut self) -> Result<(), Failure> {
+        let processes = Processes::ours();
+        if let Err(error) = &processes {
+            say(self.context, || format!("no /proc of this PID namespace ({error}): ending the command alone"));
+        }
+        let processes = processes.ok();
         let mut until = Instant::now() + self.grace;
-        self.signal_all(libc::SIGTERM);
-        while !descendants(self.server.pid).is_empty() {
+        self.signal_all(processes.as_ref(), libc::SIGTERM);
+        while !self.left(processes.as_ref()).is_empty() {
             if Instant::now() >= until {
                 // Again and again, for what forks faster than we look; each round waits a little for its ends.
-                self.signal_all(libc::SIGKILL);
+                self.signal_all(processes.as_ref(), libc::SIGKILL);
                 until = Instant::now() + Duration::from_millis(20);
             }
             let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
@@ -212,8 +225,17 @@ impl Supervisor<'_> {
         self.wait(Some(Instant::now())).map(drop)
     }
 
-    fn signal_all(&self, signal: i32) {
-        for pid in descendants(self.server.pid) {
+    /// What is still running. Where processes cannot be seen, only the command is known; as PID 1, we leave the rest
+    /// to the kernel, which ends it with us.
+    fn left(&self, processes: Option<&Processes>) -> Vec<libc::pid_t> {
+        match processes {
+            Some(processes) => processes.descendants(self.server.pid),
+            None => self.command_status.is_none().then_some(self.command).into_iter().collect(),
+        }
+    }
+
+    fn signal_all(&self, processes: Option<&Processes>, signal: i32) {
+        for pid in self.left(processes) {
             send(pid, signal);
             // One that is stopped would never get it.
             if signal == libc::SIGTERM {

@@ -66,8 +66,9 @@ pub struct SignalFile(File);
 pub struct Caught {
     /// Which.
     pub signal: i32,
-    /// Whether the kernel sent it: a key on the terminal, which the whole foreground process group got.
-    pub from_terminal: bool,
+    /// Whether the kernel sent it: a key on the terminal, which the whole foreground process group got, or the
+    /// terminal's hangup, which the leader of the session got.
+    pub from_kernel: bool,
 }
 
 impl SignalFile {
@@ -80,7 +81,7 @@ impl SignalFile {
         }
         // SAFETY: the kernel filled in a whole signalfd_siginfo, a plain struct of integers, at any alignment.
         let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(info.as_ptr().cast()) };
-        Some(Caught { signal: info.ssi_signo as i32, from_terminal: info.ssi_code == SI_KERNEL })
+        Some(Caught { signal: info.ssi_signo as i32, from_kernel: info.ssi_code == SI_KERNEL })
     }
 
     /// For `poll`.
