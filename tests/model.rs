@@ -4,6 +4,8 @@
 //! `MODEL_SEED=n` runs one seed, `MODEL_SEEDS=n` that many, `MODEL_OPS=n` sets the length of a run. A failure prints
 //! the seed and the operations.
 
+#![allow(clippy::unwrap_used)] // A panic is how a run fails, and its history is printed.
+
 #[path = "model/compare.rs"]
 mod compare;
 #[path = "model/op.rs"]

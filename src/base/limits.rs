@@ -17,7 +17,7 @@ pub const PACK_TARGET: usize = 256 << 10;
 pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
 
 /// zstd level of a commit. Measured in `docs/decisions.md`.
-pub const PACK_LEVEL: i32 = 1;
+pub const PACK_LEVEL: i32 = 3;
 
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
 pub const DB_PAGE_SIZE: u32 = 4 << 10;
@@ -65,7 +65,7 @@ pub const DEFAULT_INODES_LIMIT: u64 = 1_000_000;
 pub const DIRTY_COMMIT: usize = 16 << 20;
 
 /// Bytes of dirty content, being committed or not, at which writers wait for the committer.
-pub const DIRTY_MAX: usize = 96 << 20;
+pub const DIRTY_MAX: usize = 64 << 20;
 
 /// Row changes waiting in a transaction at which the committer is woken: bounds a transaction of empty files.
 pub const DIRTY_ROWS_COMMIT: usize = 50_000;

@@ -91,7 +91,7 @@ impl Op<'_> {
         self.room(1, planned.row.pieces + self.growth(parent, entry_cost(name))?)?;
         let subdirs = i32::from(planned.row.is_dir());
         let ino = self.create(parent, planned);
-        self.put_name(parent, &Name::from(name), ino, subdirs);
+        self.put_name(parent, &Name::from(name), ino, subdirs, None);
         Ok(self.refer(ino)?)
     }
 }

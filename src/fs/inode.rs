@@ -42,8 +42,8 @@ pub(super) struct Dir {
     pub parent: Ino,
     pub loaded: bool,
     entries: Map<Name, Entry>,
-    /// Names by cookie. New cookies are the largest, so this only grows at its end; a removed name stays until
-    /// `compact` and is recognised by its cookie.
+    /// Names by cookie. New cookies are the largest, so this grows at its end; a removed name stays for a while and is
+    /// recognised by not being in `entries` with this cookie.
     order: Vec<(Cookie, Name)>,
 }
 
@@ -112,11 +112,13 @@ impl Dir {
     }
 
     /// Adds a name, or leads one that is there elsewhere; then it keeps its place, so that a running `readdir` neither
-    /// misses nor repeats it.
+    /// misses nor repeats it. A name may also take the place of one that was removed for it.
     pub fn put(&mut self, name: Name, entry: Entry) {
         if self.entries.insert(name.clone(), entry).is_none() {
-            debug_assert!(self.order.last().is_none_or(|(last, _)| *last < entry.cookie));
-            self.order.push((entry.cookie, name));
+            match self.order.binary_search_by_key(&entry.cookie, |(cookie, _)| *cookie) {
+                Ok(at) => self.order[at].1 = name,
+                Err(at) => self.order.insert(at, (entry.cookie, name)),
+            }
         }
     }
 
@@ -126,6 +128,11 @@ impl Dir {
             let entries = &self.entries;
             self.order.retain(|(cookie, name)| entries.get(name).is_some_and(|e| e.cookie == *cookie));
         }
+    }
+
+    /// The greatest cookie of a name, or of one that was lately removed; 0 when there never was one.
+    pub fn last_cookie(&self) -> Cookie {
+        self.order.last().map_or(Cookie(0), |(cookie, _)| *cookie)
     }
 
     /// Names whose cookie is greater than `after`, in order.

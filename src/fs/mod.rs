@@ -33,7 +33,7 @@ use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
-use crate::base::limits::{DIRTY_MAX, DIRTY_ROWS_MAX, ORPHAN_DRAIN_MS, PIECE_SIZE};
+use crate::base::limits::{DIRTY_MAX, DIRTY_ROWS_MAX, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
 use crate::base::{Errno, Ino, Map};
 use crate::format::Transaction;
 use crate::store::{Store, StoreError, Superblock, Writer};
@@ -209,10 +209,19 @@ impl Fs {
         true
     }
 
-    /// Whether a write would have to wait for the committer first; such a write belongs on a thread that may wait.
-    pub fn write_would_wait(&self) -> bool {
+    /// Whether a change may have to wait: for the committer or, in a full session, for unlinked files to be given back.
+    /// Such a change belongs on a thread that may wait, and not on the one that would be told of the files. `space` is
+    /// the content it brings or allocates; 0 for a name, `None` for what makes nothing larger.
+    pub fn would_wait(&self, space: Option<u64>) -> bool {
         let state = self.state.lock();
-        state.dirty_bytes() >= DIRTY_MAX && state.refusal.is_none()
+        if state.refusal.is_some() {
+            return false;
+        }
+        let many_bytes = state.dirty_bytes() >= DIRTY_MAX && space.is_some_and(|bytes| bytes > 0);
+        let many_rows = state.running.changes >= DIRTY_ROWS_MAX;
+        // One more piece, by which a directory may grow.
+        let full = |bytes| state.orphans > 0 && state.room(1, pieces(bytes) + 1).is_err();
+        many_bytes || many_rows || space.is_some_and(full)
     }
 
     /// Waits until content may become dirty again.

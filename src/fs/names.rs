@@ -5,7 +5,7 @@ use super::inode::{Dir, Entry, Inode};
 use super::state::{Op, State, Step};
 use super::types::Attr;
 use crate::base::limits::{DENTRY_COST, LINK_MAX, NAME_MAX, attached_pieces, pieces};
-use crate::base::{Errno, Ino, Name};
+use crate::base::{Cookie, Errno, Ino, Name};
 use crate::format::{Change, DentryRow};
 
 /// Checks a name that is to be looked up or made.
@@ -62,11 +62,12 @@ impl State {
 
 impl Op<'_> {
     /// Puts a name into a directory, which the operation has looked at; or leads a name that is there elsewhere.
-    /// `subdirs` is the change in the number of its subdirectories.
-    pub fn put_name(&mut self, parent: Ino, name: &Name, ino: Ino, subdirs: i32) {
+    /// `subdirs` is the change in the number of its subdirectories. The name goes to the end of the directory's order,
+    /// unless it takes the `place` of another.
+    pub fn put_name(&mut self, parent: Ino, name: &Name, ino: Ino, subdirs: i32, place: Option<Cookie>) {
         let Ok(kind) = self.inode(ino).map(|inode| inode.row.kind()) else { return };
         let now = self.now;
-        let mut cookie = self.next.cookie;
+        let mut cookie = place.unwrap_or(self.next.cookie);
         let mut added = true;
         self.update(parent, |inode| {
             inode.row.mtime = now;
@@ -82,7 +83,7 @@ impl Op<'_> {
                 resize(inode, size);
             }
         });
-        if added {
+        if added && place.is_none() {
             self.next.cookie = cookie.next();
         }
         self.record(Change::Dentry(&DentryRow { parent, name: name.clone(), ino, kind, cookie }));
@@ -152,7 +153,7 @@ impl Fs {
                 op.orphans -= 1;
             }
             op.update(ino, |inode| inode.row.nlink += 1);
-            op.put_name(parent, &Name::from(name), ino, 0);
+            op.put_name(parent, &Name::from(name), ino, 0, None);
             Ok(op.refer(ino)?)
         })
     }

@@ -1,5 +1,5 @@
 //! Listing a directory: in the order of cookies, which never change, so that a listing that goes on while names come
-//! and go shows every name that stayed exactly once (POSIX readdir).
+//! and go shows every name that stayed exactly once, and comes to an end (POSIX readdir).
 
 use super::Fs;
 use super::state::{Contents, Look, Need, Stop};
@@ -55,14 +55,24 @@ fn list(
 ) -> Result<(), Errno> {
     let dir = look.inode(ino)?.dir().ok_or(Errno::NotDir)?;
     let kind = FileKind::Directory;
+    let start = Place::decode(from.0);
     for (at, name, ino) in [(1, b".".as_slice(), ino), (2, b"..".as_slice(), dir.parent)] {
-        if from.0 < at && !entry(&DirEntry { name, ino, kind, cookie: Cookie(at), attr: None }) {
+        if start.at < at && !entry(&DirEntry { name, ino, kind, cookie: Cookie(at), attr: None }) {
             return Ok(());
         }
     }
-    for (name, found) in dir.after(Cookie(from.0.saturating_sub(DOTS))) {
+    let mut end = start.end.map(|end| (end, end.value(start.at)));
+    for (name, found) in dir.after(Cookie(start.at.saturating_sub(DOTS))) {
+        let at = found.cookie.0 + DOTS;
+        let (end, last) = *end.get_or_insert_with(|| {
+            let end = End::of(at, dir.last_cookie().0 + DOTS);
+            (end, end.value(at))
+        });
+        if at > last {
+            return Ok(());
+        }
         let attr = if plus { Some(Attr::of(&look.inode(found.ino)?.row)) } else { None };
-        let cookie = Cookie(found.cookie.0 + DOTS);
+        let cookie = Cookie(Place { at, end: Some(end) }.encode());
         if !entry(&DirEntry { name, ino: found.ino, kind: found.kind, cookie, attr }) {
             return Ok(());
         }
@@ -71,4 +81,95 @@ fn list(
         }
     }
     Ok(())
+}
+
+/// Bits of a place that say where it is: enough for 4 x 10^12 names made in a session's life.
+const AT_BITS: u32 = 42;
+/// Bits of the end.
+const END_BITS: u32 = 16;
+
+/// Where a listing is, and where it ends. Both travel in the kernel's offset, since there is no open directory to keep
+/// them in: without the end, a program that renames or copies each file it is shown would be shown its own work for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// 0: before the first name; 1 and 2: after `.` and `..`; then the cookie of the last name plus `DOTS`.
+    at: u64,
+    /// Set with the first real name.
+    end: Option<End>,
+}
+
+/// The last place a listing shows, to the precision of `1 << shift`: names made later lie behind it. It is kept modulo
+/// 2^16 of that unit, and found again from any place before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    low: u64,
+    shift: u32,
+}
+
+impl End {
+    /// The end of a listing whose first name lies at `at` and whose last at `last`, exact where these are less than
+    /// 65,536 apart, otherwise rounded up.
+    fn of(at: u64, last: u64) -> End {
+        let mut shift = 0;
+        while (last.div_ceil(1 << shift)) - (at >> shift) >= 1 << END_BITS {
+            shift += 1;
+        }
+        End { low: last.div_ceil(1 << shift) & ((1 << END_BITS) - 1), shift }
+    }
+
+    /// The end itself, seen from a place at or before it; from one behind it, something else.
+    fn value(self, at: u64) -> u64 {
+        let base = at >> self.shift;
+        let distance = self.low.wrapping_sub(base) & ((1 << END_BITS) - 1);
+        // Every place within the first unit is not behind an end in that unit.
+        if distance == 0 { ((base + 1) << self.shift) - 1 } else { (base + distance) << self.shift }
+    }
+}
+
+impl Place {
+    fn encode(self) -> u64 {
+        debug_assert!(self.at < 1 << AT_BITS);
+        let end = self.end.map_or(0, |end| end.low | u64::from(end.shift) << END_BITS);
+        self.at | end << AT_BITS
+    }
+
+    fn decode(offset: u64) -> Place {
+        let (at, end) = (offset & ((1 << AT_BITS) - 1), offset >> AT_BITS);
+        let low = end & ((1 << END_BITS) - 1);
+        // Five bits of shift: an offset has 63.
+        let shift = (end >> END_BITS) as u32 & 31;
+        Place { at, end: (at > DOTS).then_some(End { low, shift }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_comes_back_from_its_offset() {
+        for (at, last) in
+            [(3, 3), (3, 4), (3, 65_000), (70_000, 140_000), (3, 1 << 20), (5, 1 << 41), (1 << 40, 1 << 41)]
+        {
+            let place = Place { at, end: Some(End::of(at, last)) };
+            assert!(place.encode() <= i64::MAX as u64);
+            assert_eq!(Place::decode(place.encode()), place);
+        }
+        assert_eq!(Place::decode(2), Place { at: 2, end: None });
+    }
+
+    #[test]
+    fn the_end_is_the_same_from_every_place_before_it() {
+        for (first, last) in [(3, 3), (3, 100), (60_000, 70_000), (3, 65_537)] {
+            let end = End::of(first, last);
+            for at in first..=last {
+                assert!(end.value(at) >= last, "{at} of {first}..{last}");
+            }
+            assert!(end.shift > 0 || end.value(first) == last);
+        }
+        let end = End::of(3, 1 << 20);
+        for at in (3..1 << 20).step_by(997) {
+            assert!((1 << 20..(1 << 20) + 64).contains(&end.value(at)), "{at}: {}", end.value(at));
+        }
+    }
 }

@@ -68,7 +68,9 @@ impl Op<'_> {
         let subdirs = i32::from(is_dir);
         self.remove_name(from.parent, &Name::from(from.name), -subdirs);
         let gone = i32::from(replaced.is_some_and(|old| old.kind == FileKind::Directory));
-        self.put_name(to.parent, &Name::from(to.name), moved.ino, subdirs - gone);
+        // Within a directory a file keeps its place whatever it is called: a listing shows it once.
+        let place = (to.parent == from.parent).then_some(moved.cookie);
+        self.put_name(to.parent, &Name::from(to.name), moved.ino, subdirs - gone, place);
         self.set_parent(moved, to.parent);
         if let Some(old) = replaced {
             self.drop_links(old.ino, if old.kind == FileKind::Directory { 2 } else { 1 });
@@ -79,8 +81,8 @@ impl Op<'_> {
     fn exchange(&mut self, from: Place<'_>, to: Place<'_>, one: Entry, other: Entry) -> Step<()> {
         self.check_no_loop(other, from.parent)?;
         let subdirs = i32::from(one.kind == FileKind::Directory) - i32::from(other.kind == FileKind::Directory);
-        self.put_name(from.parent, &Name::from(from.name), other.ino, -subdirs);
-        self.put_name(to.parent, &Name::from(to.name), one.ino, subdirs);
+        self.put_name(from.parent, &Name::from(from.name), other.ino, -subdirs, None);
+        self.put_name(to.parent, &Name::from(to.name), one.ino, subdirs, None);
         self.set_parent(one, to.parent);
         self.set_parent(other, from.parent);
         Ok(())

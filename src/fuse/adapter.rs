@@ -20,10 +20,11 @@ use fuser::{
 use super::convert::{self, FOR_EVER, GENERATION, caller, errno, file_attr};
 use super::kernel;
 use super::prime::{PRIME_INO, Prime};
+use super::reply::{attributes, empty, entry, sized, written};
 use super::waiters::Waiters;
-use crate::base::limits::{MAX_WRITE, NAME_MAX, PIECE_SIZE, SYMLINK_MAX};
+use crate::base::limits::{MAX_WRITE, NAME_MAX, PIECE_SIZE};
 use crate::base::{Cookie, Errno, FileKind, Ino};
-use crate::fs::{Attr, Fs, SetAttr};
+use crate::fs::{Fs, SetAttr};
 
 /// The most bytes one COPY_FILE_RANGE can answer for: its reply is 32 bits wide.
 const COPY_MAX: u64 = (u32::MAX as u64) & !(PIECE_SIZE as u64 - 1);
@@ -40,39 +41,24 @@ pub(super) struct Adapter {
     pub(super) prime: Arc<Prime>,
 }
 
+impl Adapter {
+    /// Makes a change, here or where it may wait. `space` is the content it brings or allocates, if it needs any space.
+    fn change(&self, space: Option<u64>, job: impl FnOnce(&Fs) + Send + 'static) {
+        if self.fs.would_wait(space) {
+            self.waiters.change(0, Box::new(job));
+        } else {
+            job(&self.fs);
+        }
+    }
+}
+
+/// A name that outlives its request.
+fn owned(name: &OsStr) -> Box<[u8]> {
+    name.as_bytes().into()
+}
+
 fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
-}
-
-fn entry(reply: ReplyEntry, result: Result<Attr, Errno>) {
-    match result {
-        Ok(attr) => reply.entry(&FOR_EVER, &file_attr(&attr), GENERATION),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn attributes(reply: ReplyAttr, result: Result<Attr, Errno>) {
-    match result {
-        Ok(attr) => reply.attr(&FOR_EVER, &file_attr(&attr)),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// The protocol of getxattr and listxattr: size 0 asks for the size, a size too small is ERANGE.
-fn sized(reply: ReplyXattr, size: u32, result: Result<impl AsRef<[u8]>, Errno>) {
-    match result {
-        Err(error) => reply.error(errno(error)),
-        Ok(value) if size == 0 => reply.size(value.as_ref().len() as u32),
-        Ok(value) if value.as_ref().len() > size as usize => reply.error(errno(Errno::Range)),
-        Ok(value) => reply.data(value.as_ref()),
-    }
 }
 
 impl Filesystem for Adapter {
@@ -124,7 +110,8 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime };
-        attributes(reply, self.fs.setattr(&caller(request, 0), ino(number), &set));
+        let caller = caller(request, 0);
+        self.change(None, move |fs| attributes(reply, fs.setattr(&caller, ino(number), &set)));
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
@@ -144,27 +131,29 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.fs.mknod(&caller(request, umask), ino(parent), name.as_bytes(), mode, rdev));
+        let (caller, name) = (caller(request, umask), owned(name));
+        self.change(Some(0), move |fs| entry(reply, fs.mknod(&caller, ino(parent), &name, mode, rdev)));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        entry(reply, self.fs.mkdir(&caller(request, umask), ino(parent), name.as_bytes(), mode));
+        let (caller, name) = (caller(request, umask), owned(name));
+        self.change(Some(0), move |fs| entry(reply, fs.mkdir(&caller, ino(parent), &name, mode)));
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.unlink(ino(parent), name.as_bytes()));
+        let name = owned(name);
+        self.change(None, move |fs| empty(reply, fs.unlink(ino(parent), &name)));
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.rmdir(ino(parent), name.as_bytes()));
+        let name = owned(name);
+        self.change(None, move |fs| empty(reply, fs.rmdir(ino(parent), &name)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let target = target.as_os_str().as_bytes();
-        if target.len() > SYMLINK_MAX {
-            return reply.error(errno(Errno::NameTooLong));
-        }
-        entry(reply, self.fs.symlink(&caller(request, 0), ino(parent), name.as_bytes(), target));
+        let (caller, name, target) = (caller(request, 0), owned(name), owned(target.as_os_str()));
+        let job = move |fs: &Fs| entry(reply, fs.symlink(&caller, ino(parent), &name, &target));
+        self.change(Some(0), job);
     }
 
     fn rename(
@@ -177,13 +166,17 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let result = convert::rename_mode(flags)
-            .and_then(|mode| self.fs.rename(ino(parent), name.as_bytes(), ino(to), to_name.as_bytes(), mode));
-        empty(reply, result);
+        let mode = match convert::rename_mode(flags) {
+            Ok(mode) => mode,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let (name, to_name) = (owned(name), owned(to_name));
+        self.change(Some(0), move |fs| empty(reply, fs.rename(ino(parent), &name, ino(to), &to_name, mode)));
     }
 
     fn link(&self, _request: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.fs.link(ino(number), ino(parent), name.as_bytes()));
+        let name = owned(name);
+        self.change(Some(0), move |fs| entry(reply, fs.link(ino(number), ino(parent), &name)));
     }
 
     fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -210,7 +203,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let mode = libc::S_IFREG | (mode & 0o7777);
-        match self.fs.mknod(&caller(request, umask), ino(parent), name.as_bytes(), mode, 0) {
+        let (caller, name) = (caller(request, umask), owned(name));
+        self.change(Some(0), move |fs| match fs.mknod(&caller, ino(parent), &name, mode, 0) {
             Ok(attr) => {
                 let keep = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, FileHandle(0), keep);
@@ -218,7 +212,7 @@ impl Filesystem for Adapter {
             // The kernel believed there was no such name, and someone beside it made one. ESTALE has it look again.
             Err(Errno::Exist) if flags & libc::O_EXCL == 0 => reply.error(errno(Errno::Stale)),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn read(
@@ -254,13 +248,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let flags = convert::write_flags(write_flags);
-        if self.fs.write_would_wait() {
-            return self.waiters.write(ino(number), offset, data, flags, reply);
+        if self.fs.would_wait(Some(data.len() as u64)) {
+            let (data, length) = (data.to_vec(), data.len());
+            let job = move |fs: &Fs| written(reply, fs.write(ino(number), offset, &data, flags));
+            return self.waiters.change(length, Box::new(job));
         }
-        match self.fs.write(ino(number), offset, data, flags) {
-            Ok(written) => reply.written(written as u32),
-            Err(error) => reply.error(errno(error)),
-        }
+        written(reply, self.fs.write(ino(number), offset, data, flags));
     }
 
     fn fsync(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -323,9 +316,13 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let result = convert::xattr_mode(flags)
-            .and_then(|mode| self.fs.setxattr(&caller(request, 0), ino(number), name.as_bytes(), value, mode));
-        empty(reply, result);
+        let mode = match convert::xattr_mode(flags) {
+            Ok(mode) => mode,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let (caller, name, value) = (caller(request, 0), owned(name), Box::<[u8]>::from(value));
+        let bytes = value.len() as u64;
+        self.change(Some(bytes), move |fs| empty(reply, fs.setxattr(&caller, ino(number), &name, &value, mode)));
     }
 
     fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -337,7 +334,8 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.removexattr(&caller(request, 0), ino(number), name.as_bytes()));
+        let (caller, name) = (caller(request, 0), owned(name));
+        self.change(None, move |fs| empty(reply, fs.removexattr(&caller, ino(number), &name)));
     }
 
     fn fallocate(
@@ -350,7 +348,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.fallocate(&caller(request, 0), ino(number), mode, offset, length));
+        let caller = caller(request, 0);
+        self.change(Some(length), move |fs| empty(reply, fs.fallocate(&caller, ino(number), mode, offset, length)));
     }
 
     fn lseek(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -378,10 +377,11 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let length = length.min(COPY_MAX);
-        match self.fs.copy_range(&caller(request, 0), ino(from), from_offset, ino(to), to_offset, length) {
-            Ok(copied) => reply.written(copied as u32),
-            Err(error) => reply.error(errno(error)),
-        }
+        let caller = caller(request, 0);
+        self.change(Some(length), move |fs| {
+            let copied = fs.copy_range(&caller, ino(from), from_offset, ino(to), to_offset, length);
+            written(reply, copied.map(|bytes| bytes as usize));
+        });
     }
 
     fn ioctl(

@@ -1,34 +1,28 @@
 //! Threads that may wait, so that the event loops never do.
 //!
-//! Two kinds of requests wait for a commit: fsync and fsyncdir always, a write when too much is dirty. Everything else is
-//! answered where it was read.
+//! fsync and fsyncdir wait for a commit; a change waits when too much of what was accepted is not committed yet, or when
+//! the session is full and unlinked files are still to be given back. Everything else is answered where it was read.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use fuser::{ReplyEmpty, ReplyWrite};
+use fuser::ReplyEmpty;
 use parking_lot::{Condvar, Mutex};
 
 use super::convert::errno;
-use crate::base::Ino;
-use crate::fs::{Fs, WriteFlags};
+use crate::fs::Fs;
 
-/// Threads for writes that wait. They all wake when the committer is done, and then only copy bytes.
-const WRITE_THREADS: usize = 4;
+/// Threads for changes that wait. When the committer is done they all wake, and then only copy bytes.
+const CHANGE_THREADS: usize = 4;
 
-/// Bytes of writes that may lie here, waiting. At this bound the event loops do wait: what each caller wrote is already
-/// in our memory, and memory has to end somewhere.
-const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of content that may lie here, waiting to be written. At this bound the event loops do wait: what each caller
+/// wrote is already in our memory, and memory has to end somewhere.
+const QUEUED_BYTES_MAX: usize = 16 << 20;
 
-struct WaitingWrite {
-    ino: Ino,
-    offset: u64,
-    bytes: Vec<u8>,
-    flags: WriteFlags,
-    reply: ReplyWrite,
-}
+/// A change with its reply.
+type Job = Box<dyn FnOnce(&Fs) + Send>;
 
 /// Bytes of content lying in the queue.
 #[derive(Default)]
@@ -38,7 +32,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// Waits for room. A single write always finds it, whatever its size.
+    /// Waits for room. A single change always finds it, whatever its size.
     fn take(&self, bytes: usize) {
         let mut used = self.used.lock();
         while *used > 0 && *used + bytes > QUEUED_BYTES_MAX {
@@ -57,35 +51,36 @@ impl Budget {
 pub(super) struct Waiters {
     // Neither queue has a bound of its own: there is at most one request for each thread that waits in the kernel.
     syncs: Sender<ReplyEmpty>,
-    writes: Sender<WaitingWrite>,
+    changes: Sender<(usize, Job)>,
     budget: Arc<Budget>,
 }
 
 impl Waiters {
     pub(super) fn start(fs: &Arc<Fs>) -> io::Result<(Waiters, Vec<JoinHandle<()>>)> {
         let (syncs, sync_queue) = unbounded();
-        let (writes, write_queue) = unbounded();
+        let (changes, change_queue) = unbounded();
         let budget = Arc::new(Budget::default());
-        let mut threads = Vec::with_capacity(1 + WRITE_THREADS);
+        let mut threads = Vec::with_capacity(1 + CHANGE_THREADS);
         let spawn = |name: String, body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name).spawn(body);
 
         let for_syncs = Arc::clone(fs);
         threads.push(spawn("fsync".into(), Box::new(move || answer_syncs(&for_syncs, &sync_queue)))?);
-        for i in 0..WRITE_THREADS {
-            let (fs, queue, budget) = (Arc::clone(fs), write_queue.clone(), Arc::clone(&budget));
-            threads.push(spawn(format!("write-{i}"), Box::new(move || answer_writes(&fs, &queue, &budget)))?);
+        for i in 0..CHANGE_THREADS {
+            let (fs, queue, budget) = (Arc::clone(fs), change_queue.clone(), Arc::clone(&budget));
+            threads.push(spawn(format!("change-{i}"), Box::new(move || make_changes(&fs, &queue, &budget)))?);
         }
-        Ok((Waiters { syncs, writes, budget }, threads))
+        Ok((Waiters { syncs, changes, budget }, threads))
     }
 
     pub(super) fn sync(&self, reply: ReplyEmpty) {
-        // A reply that finds no thread is dropped, and fuser then answers EIO.
+        // A reply that finds no thread is dropped, and fuser then answers EIO. So it is with changes.
         let _ = self.syncs.send(reply);
     }
 
-    pub(super) fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags, reply: ReplyWrite) {
-        self.budget.take(bytes.len());
-        let _ = self.writes.send(WaitingWrite { ino, offset, bytes: bytes.to_vec(), flags, reply });
+    /// Runs a change that owns this many bytes of content.
+    pub(super) fn change(&self, bytes: usize, job: Job) {
+        self.budget.take(bytes);
+        let _ = self.changes.send((bytes, job));
     }
 }
 
@@ -103,15 +98,9 @@ fn answer_syncs(fs: &Fs, queue: &Receiver<ReplyEmpty>) {
     }
 }
 
-fn answer_writes(fs: &Fs, queue: &Receiver<WaitingWrite>, budget: &Budget) {
-    while let Ok(WaitingWrite { ino, offset, bytes, flags, reply }) = queue.recv() {
-        let result = fs.write(ino, offset, &bytes, flags);
-        let length = bytes.len();
-        drop(bytes);
-        budget.give_back(length);
-        match result {
-            Ok(written) => reply.written(written as u32),
-            Err(error) => reply.error(errno(error)),
-        }
+fn make_changes(fs: &Fs, queue: &Receiver<(usize, Job)>, budget: &Budget) {
+    while let Ok((bytes, job)) = queue.recv() {
+        job(fs);
+        budget.give_back(bytes);
     }
 }

@@ -108,11 +108,6 @@ impl Lock {
         Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
     }
 
-    /// What the last holder wrote, whether it still lives or not: a dead one may have left a mount behind.
-    pub fn last_holder(path: &Path) -> Option<Holder> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
-    }
-
     /// Writes down who holds it.
     pub fn describe(&mut self, holder: &Holder) -> io::Result<()> {
         let mut text = serde_json::to_vec(holder)?;
@@ -178,7 +173,6 @@ mod tests {
         assert!(seen.to_string().contains("at /mnt/x"), "{seen}");
         drop(first);
         assert_eq!(Lock::holder(&path).unwrap(), None);
-        assert_eq!(Lock::last_holder(&path), Some(holder));
         assert!(matches!(Lock::take(&path, &Holder::default()).unwrap(), Taken::Ours(_)));
     }
 }

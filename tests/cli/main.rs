@@ -1,5 +1,7 @@
 //! The program as a black box: the built binary, its output, its exit codes, real processes and a real mount.
 
+#![allow(clippy::unwrap_used)] // Outside of what clippy takes for a test: a panic is how a test fails.
+
 mod bad_input;
 mod mount;
 mod run;

@@ -62,9 +62,10 @@ fn journey(bench: &Bench, label: &str) {
     assert_eq!(list.as_array().unwrap().len(), 8, "{list}");
     let again = bench.path(&format!("tar-{label}"));
     std::fs::create_dir(&again).unwrap();
-    let export = bench.command(&["export", &format!("demo:/{label}")]).stdout(Stdio::piped()).spawn().unwrap();
-    let tar = Command::new("tar").arg("-xpf-").arg("-C").arg(&again).stdin(export.stdout.unwrap()).status().unwrap();
-    assert!(tar.success());
+    let mut export = bench.command(&["export", &format!("demo:/{label}")]).stdout(Stdio::piped()).spawn().unwrap();
+    let archive = export.stdout.take().unwrap();
+    let tar = Command::new("tar").arg("-xpf-").arg("-C").arg(&again).stdin(archive).status().unwrap();
+    assert!(tar.success() && export.wait().unwrap().success());
     assert_eq!(manifest(&from), manifest(&again), "tar {label}");
     assert!(again.join("sparse").metadata().unwrap().blocks() < 1000, "holes stay holes");
 }
@@ -105,6 +106,12 @@ fn cp_goes_where_cp_goes() {
     bench.ok(&["cp", ".", "other:/"]);
     assert_eq!(bench.ok(&["cat", "demo:/d/f"]), "x");
     assert_eq!(bench.ok(&["cat", "demo:d/g"]), "x");
+    for (path, listed) in [("demo:/d/f", "f\n"), ("demo:/d/e", "./\n")] {
+        let mut export = bench.command(&["export", path]).stdout(Stdio::piped()).spawn().unwrap();
+        let tar = Command::new("tar").arg("-tf-").stdin(export.stdout.take().unwrap()).output().unwrap();
+        assert!(export.wait().unwrap().success());
+        assert_eq!(text(&tar.stdout), listed, "a file is called by its name, a directory by a dot");
+    }
     assert_eq!(bench.ok(&["cat", "other:/f"]), "x");
     bench.empty("out");
     bench.ok(&["cp", "demo:/d/f", "out"]);

@@ -1,9 +1,11 @@
 //! The cap, and what `statfs` says of it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Session, can_mount};
 use crate::sys::{self, errno};
@@ -130,4 +132,43 @@ fn writers_that_meet_at_the_cap_get_exactly_what_there_is() {
     assert_eq!(accepted, 8 * MIB - 4096);
     let kept: u64 = (0..4).map(|i| fs::metadata(session.path(format!("f{i}"))).unwrap().len()).sum();
     assert_eq!(kept, accepted);
+}
+
+#[test]
+fn a_full_session_with_an_unlinked_file_serves_the_others() {
+    if !can_mount() {
+        return;
+    }
+    let session = Session::with_limits(8 * MIB, 1000);
+    let gone = File::create(session.path("gone")).unwrap();
+    gone.write_all_at(&[1; 1 << 20], 0).unwrap();
+    fs::remove_file(session.path("gone")).unwrap();
+    let mut full = File::create(session.path("full")).unwrap();
+    while full.write(&[2; 1 << 20]).is_ok() {}
+    let stop = AtomicBool::new(false);
+    // Each of these waits for the unlinked file's space, which does not come. Nobody else may wait with them.
+    let fail = |i: u32| {
+        let file = File::create(session.path(format!("f{i}"))).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            assert_eq!(errno(file.write_all_at(b"x", 0)), libc::ENOSPC);
+        }
+    };
+    let mut took: Vec<Duration> = thread::scope(|scope| {
+        for i in 0..6 {
+            scope.spawn(move || fail(i));
+        }
+        thread::sleep(Duration::from_millis(100));
+        let time = |i: u32| {
+            let started = Instant::now();
+            fs::set_permissions(session.path("full"), Permissions::from_mode(0o600 + i % 2)).unwrap();
+            started.elapsed()
+        };
+        let took = (0..50).map(time).collect();
+        stop.store(true, Ordering::Relaxed);
+        took
+    });
+    took.sort();
+    assert!(took[25] < Duration::from_millis(20), "half of the changes took longer than {:?}", took[25]);
+    drop(gone);
+    fs::write(session.path("f0"), [3; 4096]).unwrap();
 }

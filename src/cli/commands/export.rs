@@ -17,18 +17,17 @@ pub fn export(context: &Context, text: &str) -> Result<u8, Failure> {
     }
     let (session, path) = split_target(text.as_bytes()).unwrap_or((text.as_bytes(), b""));
     let id = context.session(&String::from_utf8_lossy(session))?;
-    // A directory's archive begins at `.`, a file's is the file; both are what tar -C would make of them.
     let access = reach(context, &id, "export", None)?;
     let mut progress = Progress::new(context, "exporting", true);
     let mut out = Counted { inner: io::BufWriter::new(io::stdout().lock()), progress: &mut progress };
     match access {
         Access::Served(client) => {
-            let request = Request::Export { path: path.into(), top: b"."[..].into() };
+            let request = Request::Export { path: path.into(), top: b""[..].into() };
             let copied = client.receive(&request, |stream| copy(stream, &mut out));
             copied.and_then(|result| result).map_err(|error| Failure::of_control(id.as_str(), error))?;
         }
         Access::Ours(session) => {
-            let exported = tree::export(session.fs(), &caller(), path, b".", &mut out);
+            let exported = tree::export(session.fs(), &caller(), path, b"", &mut out);
             finish(&session, exported.map_err(Failure::from))?;
         }
     }

@@ -1,6 +1,6 @@
 //! `umount`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::sync::described;
 use crate::base::SessionId;
@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::cli::process::mounts::{self, Mount};
 use crate::control::ControlError;
-use crate::session::{Lock, SessionDir};
+use crate::session::SessionDir;
 
 /// What there is to unmount.
 enum Target {
@@ -61,24 +61,35 @@ fn find(context: &Context, target: &Path) -> Result<Target, Failure> {
         }
     }
     let path = mounts::canonical(target);
-    for dir in context.store.sessions()? {
-        let holder = Lock::last_holder(&dir.lock_file());
-        if holder.and_then(|holder| holder.mountpoint).is_some_and(|mountpoint| mountpoint == path) {
-            let is_ours = context.store.holder(dir.id())?.is_some() || mounts::at(&path).is_some();
-            if is_ours {
-                return Ok(Target::Session(dir));
+    if let Some(mount) = mounts::at(&path).filter(Mount::is_ours) {
+        // What is mounted says of which session it is; the store may be another one that has a session of that name.
+        let id = mount.session().and_then(|id| id.parse::<SessionId>().ok());
+        let dir = id.map(|id| context.store.session(&id));
+        return match dir {
+            Some(dir) if dir.exists()? && is_mounted_at(context, &dir, &path)? != Some(false) => {
+                Ok(Target::Session(dir))
             }
+            _ => Ok(Target::Elsewhere(mount)),
+        };
+    }
+    // In a namespace of its own, where only its server sees it.
+    for dir in context.store.sessions()? {
+        if is_mounted_at(context, &dir, &path)? == Some(true) {
+            return Ok(Target::Session(dir));
         }
     }
-    match mounts::at(&path) {
-        Some(mount) if mount.is_ours() => Ok(Target::Elsewhere(mount)),
-        _ => match by_name {
-            Some(id) if !path.exists() => {
-                Err(context.store.existing(&id).err().map_or_else(|| not_mounted(&path), Failure::from))
-            }
-            _ => Err(not_mounted(&path)),
-        },
+    match by_name {
+        Some(id) if !path.exists() => {
+            Err(context.store.existing(&id).err().map_or_else(|| not_mounted(&path), Failure::from))
+        }
+        _ => Err(not_mounted(&path)),
     }
+}
+
+/// Whether the process that has the session mounted it at this path; `None` when nobody has it.
+fn is_mounted_at(context: &Context, dir: &SessionDir, path: &Path) -> Result<Option<bool>, Failure> {
+    let holder = context.store.holder(dir.id())?;
+    Ok(holder.map(|holder| holder.mountpoint.is_some_and(|mountpoint| mountpoint == path)))
 }
 
 fn not_mounted(what: &Path) -> Failure {
@@ -87,23 +98,23 @@ fn not_mounted(what: &Path) -> Failure {
 
 /// Nobody serves the session. Its mount may still be there, if the server died.
 fn dead(context: &Context, dir: &SessionDir) -> Result<u8, Failure> {
-    let left = Lock::last_holder(&dir.lock_file()).and_then(|holder| holder.mountpoint);
-    let mount: Option<(PathBuf, Mount)> = left.and_then(|path| mounts::at(&path).map(|mount| (path, mount)));
-    match mount {
-        Some((path, mount)) if mount.is_ours() && mount.is_of(dir.id().as_str()) && mounts::is_dead(&path) => {
-            detach(&path)?;
-            let said = serde_json::json!({ "session": dir.id().as_str(), "detached": path });
-            context.report(&said, || {
-                format!(
-                    "{}: its server had died; the dead mount at {} is detached, the next mount recovers the session",
-                    dir.id(),
-                    path.display()
-                )
-            })?;
-            Ok(0)
-        }
-        _ => Err(Failure::new(Exit::NotMounted, format!("session {} is not mounted", dir.id())).hint("sessionfs ls")),
+    let mounts = mounts::dead_of(dir.id().as_str());
+    for Mount { path, .. } in &mounts {
+        detach(path)?;
+        let said = serde_json::json!({ "session": dir.id().as_str(), "detached": path });
+        context.report(&said, || {
+            format!(
+                "{}: its server had died; the dead mount at {} is detached, the next mount recovers the session",
+                dir.id(),
+                path.display()
+            )
+        })?;
     }
+    if mounts.is_empty() {
+        let text = format!("session {} is not mounted", dir.id());
+        return Err(Failure::new(Exit::NotMounted, text).hint("sessionfs ls"));
+    }
+    Ok(0)
 }
 
 fn detach(path: &Path) -> Result<(), Failure> {

@@ -31,17 +31,31 @@ impl Mount {
         self.kind == "fuse.sessionfs"
     }
 
-    /// Whether it is one of this session.
-    pub fn is_of(&self, session: &str) -> bool {
-        self.source == source_of(session)
+    /// The session that is mounted here, if it is a mount of this program.
+    pub fn session(&self) -> Option<&str> {
+        self.source.strip_prefix("sessionfs:").filter(|_| self.is_ours())
     }
+}
+
+/// All mounts of this namespace, later ones last.
+fn all() -> Vec<Mount> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|&b| b == b'\n').filter_map(parse).collect()
 }
 
 /// The topmost mount at exactly this path, if there is one. Does not touch the path itself: a dead mount would not
 /// answer.
 pub fn at(path: &Path) -> Option<Mount> {
-    let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.path == path)
+    all().into_iter().rfind(|mount| mount.path == path)
+}
+
+/// The mounts of a session that nobody serves any more.
+pub fn dead_of(session: &str) -> Vec<Mount> {
+    let topmost = |mount: &Mount| at(&mount.path).as_ref() == Some(mount);
+    all()
+        .into_iter()
+        .filter(|mount| mount.session() == Some(session) && topmost(mount) && is_dead(&mount.path))
+        .collect()
 }
 
 /// One line of `/proc/self/mountinfo`: `id parent dev root PATH options … - KIND SOURCE options`.
@@ -86,10 +100,15 @@ pub fn canonical(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the server of the mount at this path is gone.
+/// Whether the server of the mount at this path is gone. Asked by statfs, the one question that the kernel never
+/// answers for the server: attributes and opens it remembers.
 pub fn is_dead(path: &Path) -> bool {
-    let asked = std::fs::symlink_metadata(path).and_then(|_| std::fs::read_dir(path).map(drop));
-    asked.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)))
+    let Ok(target) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `target` ends in NUL, and `answer` has room for what the kernel fills in.
+    let asked = unsafe { libc::statfs(target.as_ptr(), answer.as_mut_ptr()) };
+    asked != 0
+        && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ENODEV))
 }
 
 /// Detaches a dead mount: by ourselves, or through the helper for ordinary users.
@@ -142,7 +161,7 @@ mod tests {
         let line = br"97 30 0:45 / /mnt/a\040b\134c rw,nosuid - fuse.sessionfs sessionfs:demo rw,user_id=0";
         let mount = parse(line).unwrap();
         assert_eq!(mount.path, Path::new(r"/mnt/a b\c"));
-        assert!(mount.is_ours() && mount.is_of("demo") && !mount.is_of("dem"));
+        assert_eq!(mount.session(), Some("demo"));
         let line = br"22 1 8:1 / / rw shared:1 master:2 - ext4 /dev/vda rw";
         assert_eq!(parse(line).unwrap().kind, "ext4");
         assert!(at(Path::new("/")).is_some());

@@ -5,17 +5,20 @@ use std::io::Write;
 use super::archive_write::Writer;
 use super::item::{Item, ItemKind, Totals, Xattrs, split_rdev};
 use super::list::children;
-use super::resolve::{Follow, Node, resolve};
+use super::resolve::{Follow, Node, resolve, split_last};
 use super::{Shown, TreeError};
 use crate::base::{Errno, FileKind, Ino, Map};
 use crate::fs::{Caller, Fs, Seek};
 
 const READ_SIZE: u64 = 1 << 20;
 
-/// Writes what is at `path` as a tar stream in which it is called `top`. Changes made meanwhile may or may not be in
+/// Writes what is at `path` as a tar stream in which it is called `top`; if that is empty, a directory is called `.` and
+/// anything else by its own name. Changes made meanwhile may or may not be in
 /// it, as with tar on any file system.
 pub fn export(fs: &Fs, caller: &Caller, path: &[u8], top: &[u8], out: &mut dyn Write) -> Result<Totals, TreeError> {
     let node = resolve(fs, path, Follow::NotLast)?;
+    let own = split_last(path).filter(|_| node.attr().kind != FileKind::Directory).map(|(_, name)| name);
+    let top = if top.is_empty() { own.as_deref().unwrap_or(b".") } else { top };
     let mut walk = Walk { fs, caller, out: Writer::new(out, top), seen: Map::default(), totals: Totals::default() };
     // Depth first, so that a directory's content follows it at once: tar sets a directory's time when it sees that it
     // has left it. A list of what is to come, not recursion: a tree may be deeper than a stack.

@@ -1,6 +1,6 @@
 //! Work on a session's tree by path, without a kernel: what `cat`, `ls`, `cp` and `export` do.
 //!
-//! There is one implementation, over a running [`Fs`]: a command on an unmounted session runs it in its own process,
+//! There is one implementation, over a running [`Fs`](crate::fs::Fs): a command on an unmounted session runs it in its own process,
 //! one on a mounted session has the server run it through the control socket. Trees travel as tar streams (PAX).
 
 mod archive_read;
