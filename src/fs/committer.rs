@@ -53,7 +53,8 @@ impl Committer {
     /// Sleeps until there is something to do; not at all when there is, and for ever when nothing changes.
     fn wait_for_work(&self, state: &mut MutexGuard<'_, State>) -> Work {
         loop {
-            if state.stopping && (state.running.is_empty() || state.is_failed()) {
+            // A sealed transaction that is left here could not be committed; what came after it must not be either.
+            if state.stopping && (state.running.is_empty() || state.is_failed() || state.sealed.is_some()) {
                 return Work::Stop;
             }
             let now = Instant::now();
@@ -156,6 +157,8 @@ impl Committer {
             info!("stopped at transaction {}, digest {}", superblock.txid, superblock.digest);
         }
         *self.fs.outcome.lock() = Some(outcome);
+        self.fs.state.lock().ended = true;
+        self.fs.progress.notify_all();
     }
 }
 
@@ -168,6 +171,7 @@ enum Work {
 /// Swaps the running transaction for an empty one. From here on it never changes: content in it counts as written out,
 /// so the next write to such a block makes a new version.
 fn seal(state: &mut State) -> SealedTransaction {
+    debug_assert!(state.sealed.is_none(), "one transaction after the other");
     let sealed = SealedTransaction::new(std::mem::take(&mut state.running));
     state.sealed = Some(sealed.clone());
     state.first_data = state.next.data;
@@ -186,6 +190,7 @@ impl Fs {
                 return Ok(());
             }
             match &state.refusal {
+                Some(Refusal::Stopping) if state.ended => return Err(Errno::Io),
                 Some(Refusal::Stopping) | None => {}
                 Some(refusal) => return Err(refusal.errno()),
             }

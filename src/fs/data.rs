@@ -189,6 +189,48 @@ impl Op<'_> {
     }
 }
 
+impl Op<'_> {
+    /// Writes pages back that were stored to while mapped: every one that is allocated already or fits under the cap,
+    /// whatever becomes of its neighbours. Returns whether that was all of them.
+    pub fn write_mapped(&mut self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Step<bool> {
+        let end = offset + bytes.len() as u64;
+        if self.affordable(ino, offset, end).is_ok_and(|until| until == end) {
+            return self.write(ino, offset, bytes, flags).map(|_| true);
+        }
+        self.look_at_capability(ino)?;
+        let blocks = self.blocks(ino)?;
+        let mut free = self.pieces_free();
+        let mut taken = Vec::new();
+        let mut all = true;
+        for span in spans(offset, end) {
+            let present = blocks.get(span.index).map_or(0, |block| block.mask);
+            for piece in span.from / PIECE_SIZE..span.until.div_ceil(PIECE_SIZE) {
+                let is_new = present >> piece & 1 == 0;
+                if is_new && free == 0 {
+                    all = false;
+                    continue;
+                }
+                free -= u64::from(is_new);
+                let (from, until) = (span.from.max(piece * PIECE_SIZE), span.until.min((piece + 1) * PIECE_SIZE));
+                taken.push(Span { index: span.index, from, until });
+            }
+        }
+        self.look_at_bases(ino, taken.iter().copied())?;
+        let mut grown = 0;
+        for span in taken {
+            let at = (span.index * BLOCK_SIZE as u64 + span.from as u64 - offset) as usize;
+            grown += self.fill(ino, span, &bytes[at..at + span.len()]);
+        }
+        self.drop_capability(ino);
+        let mtime = self.now;
+        self.update(ino, |inode| {
+            inode.row.mtime = mtime;
+            inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
+        });
+        Ok(all)
+    }
+}
+
 impl Fs {
     /// Appends at most `size` bytes at `offset` to `out`; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
@@ -213,6 +255,11 @@ impl Fs {
             return Err(Errno::FBig);
         }
         self.wait_for_memory();
+        if flags.from_cache {
+            // The kernel does not look at how much of a writeback was taken, so what is left out has to be an error.
+            let all = self.change(|op| op.write_mapped(ino, offset, bytes, flags))?;
+            return if all { Ok(bytes.len()) } else { Err(Errno::NoSpc) };
+        }
         self.change(|op| op.write(ino, offset, bytes, flags))
     }
 }

@@ -84,6 +84,7 @@ impl Fs {
             dirty_since: None,
             commit_wanted: false,
             stopping: false,
+            ended: false,
             abandoned: false,
         };
         let fs = Arc::new(Fs {
@@ -135,7 +136,8 @@ impl Fs {
         let Some(inode) = op.inodes.get_mut(&ino) else { return };
         debug_assert!(inode.lookups >= count, "more references given back than were taken");
         inode.lookups = inode.lookups.saturating_sub(count);
-        if inode.lookups > 0 || !inode.row.is_orphan() || op.refusal.is_some() {
+        let frozen = matches!(op.refusal, Some(Refusal::Stopping | Refusal::Failed(_)));
+        if op.inodes.get(&ino).is_none_or(|inode| inode.lookups > 0 || !inode.row.is_orphan()) || frozen {
             return; // A stop reaps the orphans that are left.
         }
         op.delete(ino);

@@ -98,6 +98,8 @@ pub(super) struct State {
     pub commit_wanted: bool,
     /// The committer is to finish.
     pub stopping: bool,
+    /// The committer has finished: what is not committed by now will not be.
+    pub ended: bool,
     /// The committer is to finish as a crash would.
     pub abandoned: bool,
 }
