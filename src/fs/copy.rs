@@ -12,7 +12,7 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 /// The most bytes copied in one step under the lock when blocks cannot be shared.
 const STEP: u64 = 1 << 20;
 
-/// Blocks shared in one step under the lock: 64 MiB of file.
+/// Blocks shared in one step under the lock: 16 MiB of file.
 const SHARE: u64 = 1024;
 
 /// One step of a copy.

@@ -175,6 +175,12 @@ impl Op<'_> {
             grown += self.fill(ino, span, now);
             rest = later;
         }
+        self.finish_write(ino, grown, until, flags);
+        Ok((until - offset) as usize)
+    }
+
+    /// What a write means to the inode: its times, its length (at least `until`), its privileges.
+    fn finish_write(&mut self, ino: Ino, grown: i64, until: u64, flags: WriteFlags) {
         self.drop_capability(ino);
         let mtime = self.now;
         self.update(ino, |inode| {
@@ -185,7 +191,6 @@ impl Op<'_> {
                 clear_set_id(inode);
             }
         });
-        Ok((until - offset) as usize)
     }
 }
 
@@ -221,12 +226,8 @@ impl Op<'_> {
             let at = (span.index * BLOCK_SIZE as u64 + span.from as u64 - offset) as usize;
             grown += self.fill(ino, span, &bytes[at..at + span.len()]);
         }
-        self.drop_capability(ino);
-        let mtime = self.now;
-        self.update(ino, |inode| {
-            inode.row.mtime = mtime;
-            inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
-        });
+        // A mapping ends with its file: no length to change.
+        self.finish_write(ino, grown, 0, flags);
         Ok(all)
     }
 }
