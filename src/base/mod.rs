@@ -1,6 +1,7 @@
 //! The ground floor: identifiers, times, the error whose value is the errno, and every limit by name.
 
 mod errno;
+pub mod failpoint;
 mod ids;
 pub mod limits;
 mod time;

@@ -7,6 +7,7 @@
 mod check;
 mod commit;
 mod content;
+mod disk;
 mod error;
 mod maintain;
 mod open;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use check::{Finding, check};
 pub use content::Content;
+pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
 
 use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};

@@ -1,0 +1,164 @@
+//! The one way to the disk under a store: the journal's files, and the names of everything. SQLite goes there by a VFS
+//! of the same disk. One seam, so that tests can fail each call, tear each write and cut the power at each sync.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A disk that holds stores. Paths are those of the host.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a file of our own (0600) for reading and writing, in the place of one of that name.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file for reading.
+    fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// `rename(2)`. Durable only after [`Disk::sync_directory`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// `unlink(2)`. Durable only after [`Disk::sync_directory`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// The SQLite VFS that leads to this disk; `None` is SQLite's own.
+    fn vfs(&self) -> Option<&str>;
+}
+
+/// An open file of a [`Disk`]. All calls work at positions; none moves a shared one.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Reads until `bytes` is full or the file ends; returns how much that was.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
+
+    /// Writes all of it. After an error any part of it may have been written.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Takes the space of `at..at + len` from the disk, so that writing there cannot find it full. It reads as zeros.
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()>;
+
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Returns once everything written before is on the disk: `fdatasync(2)`.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Has the disk begin with writing out, so that a later sync has less to do. A hint.
+    fn start_writeback(&self, at: u64, len: u64);
+}
+
+/// The disk of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostDisk;
+
+impl HostDisk {
+    /// The same, to be shared.
+    pub fn shared() -> Arc<dyn Disk> {
+        Arc::new(HostDisk)
+    }
+}
+
+fn opened(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    Ok(Box::new(options.open(path)?))
+}
+
+impl Disk for HostDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        opened(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600), path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        opened(OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW), path)
+    }
+
+    fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        opened(OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW), path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn vfs(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match FileExt::read_at(self, &mut bytes[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
+        let (from, len) = (at.cast_signed(), len.cast_signed());
+        loop {
+            // SAFETY: the descriptor is open; the call takes only numbers.
+            if unsafe { libc::fallocate(self.as_raw_fd(), 0, from, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+                _ => return Err(error),
+            }
+        }
+        // A file system that cannot promise space takes it when zeros are written.
+        let zeros = vec![0; 64 << 10];
+        let end = at + len.cast_unsigned();
+        let mut at = at.max(DiskFile::size(self)?.min(end));
+        while at < end {
+            let piece = zeros.len().min((end - at) as usize);
+            self.write_all_at(&zeros[..piece], at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn start_writeback(&self, at: u64, len: u64) {
+        // SAFETY: the descriptor is open; the call takes only numbers. It is a hint, so its failure means nothing.
+        unsafe {
+            libc::sync_file_range(self.as_raw_fd(), at.cast_signed(), len.cast_signed(), libc::SYNC_FILE_RANGE_WRITE)
+        };
+    }
+}
