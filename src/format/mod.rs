@@ -5,6 +5,7 @@
 mod change;
 mod digest;
 mod pack;
+pub mod record;
 mod rows;
 mod transaction;
 
