@@ -4,8 +4,8 @@
 
 mod change;
 mod digest;
+pub mod journal;
 mod pack;
-pub mod record;
 mod rows;
 mod transaction;
 

@@ -9,6 +9,7 @@ mod commit;
 mod content;
 mod disk;
 mod error;
+mod journal;
 mod maintain;
 mod open;
 mod pool;
@@ -24,6 +25,7 @@ pub use check::{Finding, check};
 pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
+pub use journal::{Journal, JournalUsage, Omit, Opened, Recovery};
 
 use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest};

@@ -227,14 +227,19 @@ fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError>
     Ok(txn.commit()?)
 }
 
-fn random_uuid() -> Result<[u8; 16], StoreError> {
-    let mut uuid = [0; 16];
-    // SAFETY: the kernel fills at most `uuid.len()` bytes, which `uuid` has.
-    let got = unsafe { libc::getrandom(uuid.as_mut_ptr().cast(), uuid.len(), 0) };
+pub(super) fn random() -> Result<[u8; 16], StoreError> {
+    let mut bytes = [0; 16];
+    // SAFETY: the kernel fills at most `bytes.len()` bytes, which `bytes` has.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     // Up to 256 bytes come whole or not at all.
     if got != 16 {
         return Err(StoreError::Io(format!("no random bytes: {}", io::Error::last_os_error())));
     }
+    Ok(bytes)
+}
+
+fn random_uuid() -> Result<[u8; 16], StoreError> {
+    let mut uuid = random()?;
     // Version 4, variant 1: so that tools which print UUIDs know what they see.
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;
@@ -250,9 +255,13 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Makes names in `path`'s directory durable.
 fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
+    File::open(directory_of(path))?.sync_all()
+}
+
+/// The directory that a name is in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
+    }
 }

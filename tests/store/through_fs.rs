@@ -2,21 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sessionfs::base::limits::{BLOCK_SIZE, DB_PAGE_SIZE};
 use sessionfs::base::{Cookie, Errno, FileKind, Ino, Timestamp};
 use sessionfs::fs::{Attr, Caller, Fs, WriteFlags, XattrMode};
-use sessionfs::store::{Store, StoreError};
+
+use sessionfs::store::Store;
 
 use crate::session::{OPTIONS, Session, bytes, sql};
+use crate::support::start;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
-
-fn start(path: &Path) -> Result<Arc<Fs>, StoreError> {
-    let (store, writer) = Store::open(path)?;
-    Fs::start(store, writer)
-}
 
 /// What of a file is looked at; an error is an answer too.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,7 +239,7 @@ fn forest(path: &Path) {
                 fs.link(file, Ino::ROOT, format!("name-{seed}").as_bytes()).unwrap();
             }
         }
-        fs.sync().unwrap();
+        fs.commit().unwrap();
     }
     let long = made(fs.mknod(&CALLER, Ino::ROOT, b"long", libc::S_IFREG | 0o600, 0));
     for index in 0..1_500 {

@@ -1,15 +1,18 @@
-//! The journal's record: one operation as the list of its row changes, or the end of a transaction.
+//! The bytes of the journal: segments, each a header and records. A record is one operation as the list of its row
+//! changes, or the end of a transaction.
 //!
 //! A record is a header of [`HEADER`] bytes and a payload. Its checksum is seeded with the one of the record before it,
 //! so a record is believed only behind the very record that it was written behind.
 
 mod decode;
 mod encode;
+mod header;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use decode::{RecordError, changes};
 use encode::encode;
+pub use header::{NoHeader, SEGMENT_HEADER, SegmentHeader};
 
 use super::change::Change;
 use crate::base::Seq;
