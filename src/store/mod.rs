@@ -93,6 +93,7 @@ pub type Xattr = (Name, Box<[u8]>);
 /// An open session database, to read from.
 #[derive(Debug)]
 pub struct Store {
+    disk: Arc<dyn Disk>,
     pool: pool::Pool,
     cache: content::PackCache,
 }

@@ -53,13 +53,13 @@ impl Store {
     /// Nothing is written before it is certain that journal and database belong together.
     pub fn recover(disk: &Arc<dyn Disk>, database: &Path, journal: &Path, omit: Omit) -> Result<Opened, StoreError> {
         let started = Instant::now();
-        let before = Store::open_read_only(database)?.superblock()?;
+        let before = Store::open_read_only_on(disk, database)?.superblock()?;
         let last = last_journal(disk, journal, &before, omit)?;
         let identity = Identity { uuid: before.uuid, epoch: before.epoch + 1 };
         let fresh = |next: Seq| Journal::create(disk, journal, identity, next, omit);
         // A database that is marked as open has a journal, from the first moment on.
         let early = if last.is_none() { Some(fresh(before.next.seq)?) } else { None };
-        let (store, mut writer) = Store::open(database)?;
+        let (store, mut writer) = Store::open_on(disk, database)?;
         let mut recovery = Recovery::default();
         let journal = match (early, last) {
             (Some(journal), _) => journal,
@@ -84,11 +84,12 @@ impl Store {
     }
 
     /// What [`Store::recover`] would replay, found out without changing anything.
-    pub fn inspect_journal(&self, disk: &Arc<dyn Disk>, journal: &Path) -> Result<Recovery, StoreError> {
+    pub fn inspect_journal(&self, journal: &Path) -> Result<Recovery, StoreError> {
         let started = Instant::now();
         let superblock = self.superblock()?;
         let mut found = Recovery::default();
-        if let Some(Last { file, identity, start }) = last_journal(disk, journal, &superblock, Omit::default())? {
+        if let Some(Last { file, identity, start }) = last_journal(self.disk(), journal, &superblock, Omit::default())?
+        {
             let mut scan = Scan::new(&*file, identity, Omit::default(), start);
             while let Some(record) = scan.next()? {
                 if record.kind == RecordKind::Operation && record.seq >= superblock.next.seq {
