@@ -144,6 +144,7 @@ impl Fs {
             recovery: self.recovery,
             txid: state.txid,
             dirty_bytes: state.dirty_bytes() as u64,
+            memory_bytes: state.dirty_memory() as u64,
             throttled: self.throttled.load(Ordering::Relaxed),
             failed: match &state.refusal {
                 Some(Refusal::Failed(why)) => Some(why.clone()),
