@@ -174,6 +174,7 @@ impl Appender {
         let header = SegmentHeader::new(identity.uuid, identity.epoch, generation()?, first, previous);
         failpoint::passed("the next segment has no header yet");
         self.put(journal, &header.encode(), place(next).start)?;
+        failpoint::passed("the next segment has its header and no record");
         self.uses[self.position.segment] = Use::Full { last: self.last() };
         self.uses[next] = Use::Current;
         self.position = Position::behind(&header, next);

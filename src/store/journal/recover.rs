@@ -60,6 +60,7 @@ impl Store {
         let fresh = |next: Seq| Journal::create(disk, journal, identity, next, omit);
         // A database that is marked as open has a journal, from the first moment on.
         let early = if last.is_none() { Some(fresh(before.next.seq)?) } else { None };
+        failpoint::passed("journal and database belong together and nothing is changed");
         let (store, mut writer) = Store::open_on(disk, database)?;
         let mut recovery = Recovery::default();
         let journal = match (early, last) {
@@ -225,6 +226,7 @@ impl<'a> Replay<'a> {
             // What is committed already is only gone through, for its checksums.
             if record.kind == RecordKind::Operation && record.seq >= first {
                 self.recovery.count(record.kind, record.payload.len());
+                failpoint::passed("an operation of the journal is not replayed yet");
                 let (store, next) = (self.store, &mut self.next);
                 apply_operation(
                     &mut self.txn,
