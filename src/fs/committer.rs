@@ -153,6 +153,7 @@ impl Committer {
         // Locked once more, so that nobody who has just looked misses it.
         self.fs.delete_forgotten(self.fs.state.lock());
         self.fs.progress.notify_all();
+        failpoint::passed("a commit is done and everybody was told");
         log::debug!(
             "transaction {}: {} changes, {} content bytes, {took:.1?}",
             superblock.txid,

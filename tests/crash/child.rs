@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sessionfs::base::{Errno, Ino, failpoint};
 use sessionfs::fs::Fs;
@@ -15,7 +17,7 @@ use sessionfs::store::{CreateOptions, HostDisk, Omit, Store, StoreError};
 
 use crate::op::Op;
 use crate::perform::{makes, on_fs, parent, walk};
-use crate::script::{BYTES_LIMIT, INODES_LIMIT, script};
+use crate::script::{BYTES_LIMIT, INODES_LIMIT, commits_around_burst, script};
 
 pub const JOB: &str = "CRASH_CHILD_JOB";
 pub const DIR: &str = "CRASH_CHILD_DIR";
@@ -34,6 +36,9 @@ pub const MARK: &str = "@ ";
 pub enum Job {
     /// Creates the session database, goes through the script, stops.
     Work,
+    /// The same, but the committer is held up from the burst on, and the end is a kill at the commit behind it: a journal
+    /// that holds more than one commit takes.
+    Pile,
     /// Recovers what is there, and stops.
     Recover,
     /// Creates a session in a store, as `run` and `mount` do, and stops.
@@ -41,11 +46,12 @@ pub enum Job {
 }
 
 impl Job {
-    pub const ALL: [Job; 3] = [Job::Work, Job::Recover, Job::Create];
+    pub const ALL: [Job; 4] = [Job::Work, Job::Pile, Job::Recover, Job::Create];
 
     pub fn name(self) -> &'static str {
         match self {
             Job::Work => "work",
+            Job::Pile => "pile",
             Job::Recover => "recover",
             Job::Create => "create",
         }
@@ -86,6 +92,14 @@ impl Report {
     }
 }
 
+/// Whether the committer is held up behind its next commit.
+static HOLD: AtomicBool = AtomicBool::new(false);
+
+fn die() {
+    // SAFETY: the call takes only numbers; the process ends in it.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+}
+
 type Counts = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 /// Counts every passing, and dies at the one that it was told.
@@ -99,8 +113,11 @@ fn arm() -> Counts {
         let count = counts.entry(here).or_default();
         *count += 1;
         if here == name && *count == passing {
-            // SAFETY: the call takes only numbers; the process ends in it.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            die();
+        }
+        drop(counts);
+        if here == "a commit is done and everybody was told" && HOLD.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_secs(20));
         }
     }));
     counts
@@ -115,11 +132,13 @@ pub fn main() {
     let counts = arm();
     let mut report = Report::new();
     match job {
-        Job::Work => {
+        Job::Work | Job::Pile => {
             create(&dir).unwrap();
             report.say("begun");
             let seed = std::env::var(SEED).unwrap().parse().unwrap();
-            work(&dir, omit, &script(seed), &mut report);
+            let script = script(seed);
+            let pile = (job == Job::Pile).then(|| commits_around_burst(&script));
+            work(&dir, omit, &script, pile, &mut report);
         }
         Job::Recover => {
             let fs = start(&dir, omit).unwrap();
@@ -139,10 +158,16 @@ pub fn main() {
 }
 
 /// Goes through the script. A line for each operation: its answer, and the number of what it made.
-fn work(dir: &Path, omit: Omit, script: &[Op], report: &mut Report) {
+fn work(dir: &Path, omit: Omit, script: &[Op], pile: Option<(usize, usize)>, report: &mut Report) {
     let mut fs = start(dir, omit).unwrap();
     let mut held = Vec::new();
-    for op in script {
+    for (at, op) in script.iter().enumerate() {
+        if let Some((hold, end)) = pile {
+            HOLD.store(at >= hold, Ordering::Release);
+            if at == end {
+                die();
+            }
+        }
         let answer = match op {
             Op::Fsync => fs.fsync().map(|()| 0),
             Op::Commit => fs.commit().map(|()| 0),

@@ -123,7 +123,7 @@ pub fn spots(counts: &Counts, seed: u64) -> Vec<Spot> {
             _ if every => (1..=count).collect(),
             0..3 => (1..=count).collect(),
             _ => {
-                let between = (1 + count / 16).min(8);
+                let between = 1 + count / 40;
                 let mut random = Rng(seed.wrapping_mul(count) | 1);
                 (0..between).map(|_| 2 + random.below(count - 2)).chain([1, count]).collect()
             }

@@ -24,6 +24,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sessionfs::base::limits::DIRTY_COMMIT;
 use sessionfs::store::{Omit, Store};
 use tempfile::TempDir;
 
@@ -63,11 +64,18 @@ fn counted(seed: u64) -> (Counts, States) {
     (life.counts, states)
 }
 
-/// A child killed somewhere in the script.
+/// A child killed somewhere in the script. How often something is passed differs a little from run to run, for there is
+/// a timer; one that lives is replaced by one that is to die where that one has passed last.
 fn killed(seed: u64, spot: &Spot, omit: bool) -> (TempDir, Life) {
-    let dir = TempDir::new().unwrap();
-    let life = Plan { job: Job::Work, dir: dir.path(), seed, omit }.run(Some(spot));
-    (dir, life)
+    let mut spot = spot.clone();
+    loop {
+        let dir = TempDir::new().unwrap();
+        let life = Plan { job: Job::Work, dir: dir.path(), seed, omit }.run(Some(&spot));
+        if life.killed || spot.passing <= 1 {
+            return (dir, life);
+        }
+        spot.passing = life.counts.get(&spot.name).copied().unwrap_or(1).min(spot.passing - 1);
+    }
 }
 
 fn panic_if_any(failures: Vec<String>, of: usize) {
@@ -100,8 +108,7 @@ fn nothing_acknowledged_is_lost_wherever_a_child_is_killed() {
         started.elapsed()
     );
     panic_if_any(outcomes.into_iter().filter_map(|(_, verified)| verified.err()).collect(), spots.len());
-    // How often a timer is faster differs from run to run, but not much.
-    assert!(kills * 10 >= spots.len() * 9, "only {kills} of {} were reached", spots.len());
+    assert_eq!(kills, spots.len());
     assert!(further > 0 && further < kills, "{further}");
 }
 
@@ -130,19 +137,20 @@ fn passings(counts: &Counts, name: &str) -> Vec<Spot> {
     (1..=counts[name]).map(|passing| Spot { name: name.to_owned(), passing }).collect()
 }
 
-/// What a kill has left with the most in its journal, and how many operations were acknowledged.
-fn much_to_recover(seed: u64, counts: &Counts) -> (TempDir, usize) {
-    let spots = passings(counts, "a sealed transaction is not committed yet");
-    let lives = each(&spots, |spot| {
-        let (dir, life) = killed(seed, spot, false);
-        let found = Store::open_read_only(&database(dir.path()))
-            .and_then(|store| store.inspect_journal(&dir.path().join("session.journal")));
-        (found.map_or(0, |found| found.bytes), dir, life)
+/// A session whose journal holds more than one commit takes, and how many operations were acknowledged.
+fn much_to_recover(seed: u64) -> (TempDir, usize) {
+    let tries = (0..5).map(|_| {
+        let dir = TempDir::new().unwrap();
+        let life = Plan { job: Job::Pile, dir: dir.path(), seed, omit: false }.run(None);
+        assert!(life.killed);
+        let store = Store::open_read_only(&database(dir.path())).unwrap();
+        let found = store.inspect_journal(&dir.path().join("session.journal")).unwrap();
+        println!("{} KiB to recover after {} operations", found.bytes >> 10, life.answers.len());
+        (found.bytes, dir, life.answers.len())
     });
-    let (bytes, dir, life) =
-        lives.into_iter().filter(|(.., life)| life.killed).max_by_key(|&(bytes, ..)| bytes).unwrap();
-    println!("{} KiB to recover after {} operations", bytes >> 10, life.answers.len());
-    (dir, life.answers.len())
+    // On a machine that stands still for a second a timer commits in between.
+    let (_, dir, acknowledged) = tries.skip_while(|(bytes, ..)| (*bytes as usize) < DIRTY_COMMIT).next().unwrap();
+    (dir, acknowledged)
 }
 
 fn copy(dir: &Path) -> TempDir {
@@ -158,8 +166,8 @@ fn copy(dir: &Path) -> TempDir {
 fn a_recovery_that_is_killed_anywhere_is_done_again() {
     watchdog();
     let (seed, started) = (seed(), Instant::now());
-    let (counts, states) = counted(seed);
-    let (base, acknowledged) = much_to_recover(seed, &counts);
+    let (_, states) = counted(seed);
+    let (base, acknowledged) = much_to_recover(seed);
     let state = states.verify(copy(base.path()).path(), acknowledged, Omit::default()).unwrap();
 
     let recover = |dir: &Path, spot: Option<&Spot>| Plan { job: Job::Recover, dir, seed, omit: false }.run(spot);

@@ -58,6 +58,14 @@ fn prologue() -> Vec<Op> {
     ]
 }
 
+/// The commits right before and behind the first burst.
+pub fn commits_around_burst(script: &[Op]) -> (usize, usize) {
+    let commits = |at: &usize| matches!(script[*at], Op::Commit);
+    let first_big = |op: &Op| matches!(op, Op::Write { len, .. } if *len as u64 == BIG);
+    let burst = script.iter().position(first_big).unwrap();
+    (burst - 1, (burst..script.len()).find(commits).unwrap())
+}
+
 /// The whole script of a seed.
 pub fn script(seed: u64) -> Vec<Op> {
     let mut maker = Maker {
@@ -67,19 +75,21 @@ pub fn script(seed: u64) -> Vec<Op> {
     };
     prologue().into_iter().for_each(|op| maker.take(op));
     maker.random(30);
+    maker.take(Op::Commit);
     // Open and without a name while the burst goes on: an orphan for a recovery.
     maker.take(Op::Create(path("open")));
     maker.take(write("open", 0, 33_333, 8));
     maker.take(Op::UnlinkOpen(path("open")));
     maker.take(Op::Create(path("big")));
+    maker.take(Op::Commit);
     (0..BURST).for_each(|i| maker.take(write("big", i * BIG, BIG, i as u8)));
     maker.random(12);
     maker.take(Op::Commit);
+    maker.take(Op::Truncate { path: path("big"), size: 1_500_001 });
     // Into segments that the commit has given back, and most of a pack dies.
     (0..9).for_each(|i| maker.take(write("big", 5_000, BIG, 100 + i)));
     maker.take(Op::Fsync);
     maker.random(8);
-    maker.take(Op::Truncate { path: path("big"), size: 1_500_001 });
     maker.take(Op::Commit);
     maker.random(12);
     maker.take(Op::Remount);
