@@ -7,7 +7,9 @@ use sessionfs::base::{Cookie, DataId, FileKind, Ino, Name, PackId, Seq, Timestam
 use sessionfs::format::journal::{HEADER, RecordHeader, Records, SegmentHeader};
 use sessionfs::format::{BlockRow, Change, DentryRow, InodeRow, PackBuilder};
 
+use crate::decoders::repair_pack;
 use crate::harness::{corpus, corpus_dir};
+use crate::journals::repair;
 
 pub fn golden(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)).unwrap()
@@ -69,6 +71,31 @@ fn pack(blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
     builder.encode(PackId(3), 1)
 }
 
+/// A pack of one block, a byte longer than a block is. Everything else about it is right.
+fn longer_block(noise: &[u8]) -> Vec<u8> {
+    let content: Vec<u8> = noise.iter().copied().cycle().take(16_385).collect();
+    let raw = [&1u64.to_le_bytes()[..], &16_385u32.to_le_bytes(), &content].concat();
+    let mut frame = pack(&[]);
+    frame[16..20].copy_from_slice(&1u32.to_le_bytes());
+    frame[20..24].copy_from_slice(&(raw.len() as u32).to_le_bytes());
+    frame[5] = 1;
+    frame.truncate(40);
+    frame.extend(zstd::bulk::compress(&raw, 1).unwrap());
+    repair_pack(&mut frame);
+    frame
+}
+
+/// The journal up to its first operation, and behind it the seal of a number that has none above it.
+fn last_seal(mut journal: Vec<u8>) -> Vec<u8> {
+    let end = 4096 + RecordHeader::read(&journal[4096..]).unwrap().record_len();
+    journal.truncate(end);
+    journal.extend_from_slice(&[0; 8]);
+    journal.extend_from_slice(&u64::MAX.to_le_bytes());
+    journal.extend_from_slice(&[0, 0, 0, 0, 2, 0, 0, 0]);
+    repair(&mut journal);
+    journal
+}
+
 /// The payloads of the operations in the golden journal.
 fn operations(journal: &[u8]) -> Vec<Vec<u8>> {
     let (mut at, mut found) = (4096, Vec::new());
@@ -107,7 +134,9 @@ fn bless() {
     let noise: Vec<u8> = (0..900).map(noise).collect();
     write("pack-raw-noise", &pack(&[(1, noise[..500].to_vec()), (2, Vec::new()), (3, noise[500..].to_vec())]));
     write("pack-of-nothing", &pack(&[]));
+    write("pack-raw-a-block-longer-than-a-block", &longer_block(&noise));
     write("journal-of-the-golden-session", &golden("session.journal"));
+    write("journal-with-a-seal-of-the-last-number-there-is", &last_seal(golden("session.journal")));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::session::{session, use_all};
 
 /// Makes the checksums of the first segment right: of its header, and of record after record, as far as their lengths
 /// lead.
-fn repair(journal: &mut [u8]) {
+pub fn repair(journal: &mut [u8]) {
     if journal.len() < SEGMENT_HEADER {
         return;
     }

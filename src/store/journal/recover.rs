@@ -14,6 +14,10 @@ use crate::format::{Change, Transaction};
 use crate::store::open;
 use crate::store::{NextIds, Store, StoreError, Superblock, Writer};
 
+/// Bytes of content that a recovery holds at a time. A transaction is sealed when it has [`DIRTY_COMMIT`], and what is
+/// replayed is committed at the first seal behind as much; more comes from no program of ours.
+const CONTENT_MAX: usize = 4 * DIRTY_COMMIT;
+
 /// A session that is open for writing, with everything in its database that was acknowledged.
 #[derive(Debug)]
 pub struct Opened {
@@ -235,6 +239,9 @@ impl<'a> Replay<'a> {
                     |id| stored(store, id),
                     |change| raise(next, change),
                 )?;
+                if self.txn.data_bytes > CONTENT_MAX {
+                    return Err(StoreError::Journal(format!("operation {} is in no transaction's bounds", record.seq)));
+                }
                 self.next.seq = record.seq.next();
             } else if record.kind == RecordKind::Seal && record.seq >= first {
                 self.recovery.count(record.kind, 0);
