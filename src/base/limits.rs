@@ -43,6 +43,12 @@ pub const INODE_PIECES_MAX: u64 = FILE_SIZE_MAX / PIECE_SIZE as u64 + 1 + (1 << 
 /// The largest id of any kind: what SQLite can keep.
 pub const ID_MAX: u64 = i64::MAX as u64;
 
+/// The largest cookie of a name: with the end of a listing beside it, it has to fit into the kernel's offset.
+pub const COOKIE_MAX: u64 = (1 << 42) - 4;
+
+/// What the counters of a session stay below: the next ids, transactions, epochs. None will ever come near.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
 /// Bytes of an xattr's name: `XATTR_NAME_MAX` of Linux.
 pub const XATTR_NAME_MAX: usize = 255;
 

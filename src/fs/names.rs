@@ -161,7 +161,7 @@ impl Fs {
             // An O_TMPFILE file gets its first name this way; nothing else that lost its last one may come back, and
             // the kernel holds to that (`I_LINKABLE`).
             if inode.row.is_orphan() {
-                op.orphans -= 1;
+                op.orphans = op.orphans.saturating_sub(1);
             }
             op.update(ino, |inode| inode.row.nlink += 1);
             op.put_name(parent, &Name::from(name), ino, 0, None);

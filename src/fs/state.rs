@@ -259,7 +259,8 @@ impl<'a> Op<'a> {
         let before = inode.row.pieces;
         inode.row.ctime = now;
         edit(inode);
-        state.pieces_used = state.pieces_used + inode.row.pieces - before;
+        // Where the superblock has counted less than there is, the commit says so.
+        state.pieces_used = (state.pieces_used + inode.row.pieces).saturating_sub(before);
         self.record_inode(ino);
     }
 
@@ -291,9 +292,9 @@ impl<'a> Op<'a> {
     pub fn delete(&mut self, ino: Ino) {
         if let Some(inode) = self.inodes.remove(&ino) {
             debug_assert!(inode.row.is_orphan());
-            self.inodes_used -= 1;
-            self.pieces_used -= inode.row.pieces;
-            self.orphans -= 1;
+            self.inodes_used = self.inodes_used.saturating_sub(1);
+            self.pieces_used = self.pieces_used.saturating_sub(inode.row.pieces);
+            self.orphans = self.orphans.saturating_sub(1);
             self.deleted += 1;
             self.record(Change::DropInode(ino));
         }

@@ -7,7 +7,9 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::StoreError;
-use crate::base::limits::{BLOCK_SIZE, FILE_BLOCKS_MAX, FILE_SIZE_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK};
+use crate::base::limits::{
+    BLOCK_SIZE, COOKIE_MAX, FILE_BLOCKS_MAX, FILE_SIZE_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK,
+};
 use crate::base::limits::{SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Timestamp};
 use crate::format::{BlockRow, DentryRow, InodeRow, RowSum, XattrRow};
@@ -277,7 +279,7 @@ pub(super) fn dentry(row: &Row<'_>) -> Result<Summed<DentryRow>, Bad> {
     let ino = Ino(from.unsigned("ino")?);
     let code = from.u32("kind")?;
     let kind = FileKind::from_code(code).ok_or_else(|| from.bad("dentry-kind", format_args!("kind is {code}")))?;
-    let cookie = Cookie(from.unsigned("cookie")?);
+    let cookie = Cookie(from.up_to("cookie", COOKIE_MAX)?);
     Summed::new(DentryRow { parent, name: name.into(), ino, kind, cookie }, &mut from)
 }
 

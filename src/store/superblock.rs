@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 use super::rows::{Bad, Columns, Summed};
 use super::schema::{HASH_ALGORITHM, KNOWN_INCOMPAT, KNOWN_RO_COMPAT};
 use super::{NextIds, StoreError, Superblock};
-use crate::base::limits::BLOCK_SIZE;
+use crate::base::limits::{BLOCK_SIZE, COOKIE_MAX, COUNTER_MAX, INODE_PIECES_MAX};
 use crate::base::{Cookie, DataId, Ino, PackId, Seq, Txid};
 use crate::format::{Canonical, Counts, Digest, RowSum};
 
@@ -135,22 +135,22 @@ fn decode(row: &rusqlite::Row<'_>) -> Result<Superblock, Bad> {
     let superblock = Superblock {
         uuid,
         parent,
-        epoch: from.unsigned("epoch")?,
-        txid: Txid(from.unsigned("txid")?),
+        epoch: from.up_to("epoch", COUNTER_MAX)?,
+        txid: Txid(from.up_to("txid", COUNTER_MAX)?),
         digest: Digest(u128::from_le_bytes(from.array("digest")?)),
         counts: Counts {
             inodes: from.unsigned("inodes")?,
-            pieces: from.unsigned("pieces")?,
+            pieces: from.up_to("pieces", INODE_PIECES_MAX)?,
             files: from.unsigned("files")?,
             dirs: from.unsigned("dirs")?,
             bytes: from.bits("bytes")?,
         },
         next: NextIds {
-            ino: Ino(from.unsigned("next_ino")?),
-            data: DataId(from.unsigned("next_data")?),
-            pack: PackId(from.unsigned("next_pack")?),
-            cookie: Cookie(from.unsigned("next_cookie")?),
-            seq: Seq(from.unsigned("next_seq")?),
+            ino: Ino(from.up_to("next_ino", COUNTER_MAX)?),
+            data: DataId(from.up_to("next_data", COUNTER_MAX)?),
+            pack: PackId(from.up_to("next_pack", COUNTER_MAX)?),
+            cookie: Cookie(from.up_to("next_cookie", COOKIE_MAX)?),
+            seq: Seq(from.up_to("next_seq", COUNTER_MAX)?),
         },
         bytes_limit: from.unsigned("bytes_limit")?,
         inodes_limit: from.unsigned("inodes_limit")?,

@@ -6,8 +6,8 @@ use super::encode::{
     BLOCK, CUT, DENTRY, DROP_BLOCKS, DROP_DENTRY, DROP_INODE, DROP_XATTR, FILL, INODE, NEW_DATA, XATTR,
 };
 use crate::base::limits::{
-    BLOCK_SIZE, FILE_BLOCKS_MAX, FILE_SIZE_MAX, ID_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK, SYMLINK_MAX,
-    XATTR_VALUE_MAX,
+    BLOCK_SIZE, COOKIE_MAX, FILE_BLOCKS_MAX, FILE_SIZE_MAX, ID_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK,
+    SYMLINK_MAX, XATTR_VALUE_MAX,
 };
 use crate::base::{Cookie, DataId, FileKind, Ino, Name, Timestamp};
 use crate::format::{BlockRow, Change, DentryRow, InodeRow};
@@ -98,7 +98,7 @@ fn inode(from: &mut Fields<'_>) -> Result<InodeRow, RecordError> {
 }
 
 fn dentry(from: &mut Fields<'_>) -> Result<DentryRow, RecordError> {
-    let (parent, ino, cookie) = (from.ino()?, from.ino()?, Cookie(from.id()?));
+    let (parent, ino, cookie) = (from.ino()?, from.ino()?, from.cookie()?);
     let kind = FileKind::from_code(from.u8()?.into()).ok_or(RecordError::Value("file type"))?;
     Ok(DentryRow { parent, name: from.file_name()?, ino, kind, cookie })
 }
@@ -146,6 +146,13 @@ impl<'a> Fields<'a> {
         match self.u64()? {
             id if id < ID_MAX => Ok(id),
             _ => Err(RecordError::Value("id")),
+        }
+    }
+
+    fn cookie(&mut self) -> Result<Cookie, RecordError> {
+        match self.u64()? {
+            cookie if cookie <= COOKIE_MAX => Ok(Cookie(cookie)),
+            _ => Err(RecordError::Value("cookie")),
         }
     }
 
