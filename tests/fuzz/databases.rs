@@ -186,3 +186,29 @@ fn pages_with_random_bytes() {
         bytes
     });
 }
+
+/// Databases that have gone wrong, in SQL; the sums are made right behind it. Whether it is served is said too.
+const FOUND: &[(&str, &str, bool)] = &[
+    ("a cookie that leaves no room for the end of a listing", "UPDATE dentry SET cookie = 1 << 43", true),
+    ("the next cookie likewise", "UPDATE superblock SET next_cookie = 1 << 43", false),
+    ("an inode number above which there is none", "UPDATE superblock SET next_ino = 9223372036854775807", false),
+    ("an epoch above which there is none", "UPDATE superblock SET epoch = 9223372036854775807", false),
+    ("pieces that no number of bytes is", "UPDATE superblock SET pieces = 9223372036854775807", false),
+    ("names of what has no links", "UPDATE inode SET nlink = 0 WHERE ino > 1", true),
+    ("fewer inodes and pieces than there are", "UPDATE superblock SET inodes = 0, pieces = 0", true),
+];
+
+#[test]
+fn databases_that_have_gone_wrong_before() {
+    let whole = recovered();
+    let mut fuzz = Fuzz::new("rows");
+    for (name, statement, served) in FOUND {
+        let input = changed(&whole, |sql| {
+            sql.execute_batch(statement).unwrap();
+            reseal(sql);
+        });
+        assert!(input != whole, "{name}");
+        let (_dir, path) = session(&input, None);
+        assert_eq!(fuzz.try_one(name, &input, || use_all(&path)), *served, "{name}");
+    }
+}

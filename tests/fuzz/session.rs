@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sessionfs::base::{Cookie, Errno, FileKind, Ino};
-use sessionfs::fs::{Caller, Fs, Seek, SetAttr, WriteFlags};
+use sessionfs::fs::{Caller, Fs, RenameMode, Seek, SetAttr, WriteFlags};
 use sessionfs::store::{Store, StoreError, check};
 use tempfile::TempDir;
 
@@ -44,6 +44,14 @@ pub fn use_all(path: &Path) -> bool {
         let _ = change(&fs, ino);
     }
     let _ = fs.mkdir(&CALLER, Ino::ROOT, b"made", 0o755);
+    let _ = fs.link(seen[seen.len() / 2], Ino::ROOT, b"linked again");
+    for name in [&b"main"[..], b"linked", b"sparse", b"fifo"] {
+        let _ = fs.unlink(Ino::ROOT, name);
+    }
+    let _ = fs.rename(Ino::ROOT, b"src", Ino::ROOT, b"moved", RenameMode::Replace);
+    // The kernel gives back what it was told of.
+    seen.iter().filter(|&&ino| ino != Ino::ROOT).for_each(|&ino| fs.forget(ino, 1));
+    let _ = fs.usage();
     let _ = fs.commit();
     match fs.stop() {
         Err(StoreError::Io(why)) if why.contains("panicked") => panic!("{why}"),
