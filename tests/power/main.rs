@@ -1,0 +1,21 @@
+//! Power cuts and I/O errors.
+
+#![allow(clippy::unwrap_used)] // A test that meets an error shall end there.
+
+mod cut;
+mod cuts;
+mod disk;
+mod faults;
+mod life;
+#[path = "../model/op.rs"]
+mod op;
+#[path = "../model/perform.rs"]
+mod perform;
+#[path = "../model/reference.rs"]
+mod reference;
+mod script;
+mod snapshot;
+mod survive;
+mod tape;
+mod vfs;
+mod workload;
