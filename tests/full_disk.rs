@@ -142,6 +142,7 @@ fn a_session_on_a_full_disk_can_be_read() {
     let fs = support::start(&database).unwrap();
     fs.mknod(&ROOT_USER, Ino::ROOT, b"there", libc::S_IFREG | 0o644, 0).unwrap();
     fs.stop().unwrap();
+    drop(fs);
     disk.resize("4m");
     let fs = support::start(&database).unwrap();
     fs.lookup(Ino::ROOT, b"there").unwrap();

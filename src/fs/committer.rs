@@ -162,8 +162,10 @@ impl Committer {
     }
 
     fn maintain(&mut self) {
-        let prepared = self.fs.journal.prepare();
-        let more = prepared.and_then(|()| self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS)));
+        if let Err(failure) = self.fs.journal.prepare() {
+            log::debug!("no written segment in the journal: {failure}");
+        }
+        let more = self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS));
         self.maintenance_waits = more.unwrap_or_else(|failure| {
             warn!("housekeeping put off: {failure}");
             false

@@ -57,6 +57,8 @@ pub struct Superblock {
     pub created: Timestamp,
     /// When it was last mounted, committed to, or stopped.
     pub last_active: Timestamp,
+    /// The feature words: compatible, read-only-compatible, incompatible. Kept as they are found.
+    pub features: [u64; 3],
 }
 
 /// The ids to be given next; all grow only, and all are committed with the rows that used them.

@@ -60,6 +60,7 @@ impl Store {
     pub fn open_on(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
         let sql = connect(disk.as_ref(), path, true)?;
         let mut state = superblock::read(&sql)?;
+        superblock::verify_rows(&sql, &state)?;
         // Nothing was written up to here: a database that is refused stays as it is.
         let mode = schema::set_journal_mode(&sql, "WAL")?;
         if !mode.eq_ignore_ascii_case("wal") {
@@ -250,6 +251,7 @@ fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError>
         clean: true,
         created: now,
         last_active: now,
+        features: [0; 3],
     };
     let txn = sql.transaction()?;
     Statements::prepare(&txn)?.put_inode(&root, state.txid)?;

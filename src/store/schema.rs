@@ -114,7 +114,8 @@ CREATE TABLE superblock (
     dirs INTEGER NOT NULL, bytes INTEGER NOT NULL,
     clean INTEGER NOT NULL,
     created_s INTEGER NOT NULL, created_ns INTEGER NOT NULL,
-    last_active_s INTEGER NOT NULL, last_active_ns INTEGER NOT NULL
+    last_active_s INTEGER NOT NULL, last_active_ns INTEGER NOT NULL,
+    sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE txn (
     txid INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
