@@ -120,6 +120,10 @@ impl Image {
         }
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// To know an image again.
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -246,6 +250,11 @@ impl<'t> Simulation<'t> {
             what => what,
         };
         state.changes.push(Change { what, synced: false, doubtful: false });
+    }
+
+    /// Whether there is more than one disk that a power cut here can leave.
+    pub fn has_doubts(&self) -> bool {
+        !self.namings.is_empty() || self.files.values().any(|state| !state.changes.is_empty())
     }
 
     /// The disk after a power cut here.

@@ -1,158 +1,55 @@
-//! Power cuts at every sync there is.
-
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::time::Instant;
+//! Power cuts.
 
 use sessionfs::store::Omit;
 
-use crate::cut::{Image, Pattern, Simulation};
-use crate::disk::RecordingDisk;
-use crate::life::Place;
-use crate::op::{Op, Rng};
+use crate::cut::{Pattern, Simulation};
 use crate::script::script;
+use crate::settings::Settings;
 use crate::snapshot::Snapshot;
-use crate::survive::{Right, Wreck};
-use crate::tape::{Event, Mark};
-use crate::workload::Workload;
-
-/// A life on disk, and the states it went through.
-pub struct Recording {
-    pub tape: Vec<Event>,
-    pub states: Vec<Snapshot>,
-}
-
-impl Recording {
-    pub fn of(script: &[Op], omit: Omit) -> Recording {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = RecordingDisk::over(dir.path(), false);
-        let mut workload = Workload::new(&disk, &Place::at(dir.path()), omit, false);
-        assert_eq!(workload.begin(), Ok(true));
-        workload.run(script, true).unwrap();
-        Recording { tape: disk.tape(), states: workload.snapshots }
-    }
-}
-
-impl Recording {
-    /// Whether state `k` is like one of these: some operations change nothing.
-    fn is_one_of(&self, k: usize, range: RangeInclusive<usize>) -> bool {
-        range.contains(&k) || self.states[range].iter().any(|state| state.is_like(&self.states[k]))
-    }
-}
-
-/// Where on a tape the power is cut: just before and just behind each sync, at some random places, and at its end.
-pub fn places(tape: &[Event], random: usize, seed: u64) -> Vec<usize> {
-    let syncs = (0..tape.len()).filter(|&at| tape[at].is_boundary()).flat_map(|at| [at, at + 1]);
-    let mut rng = Rng(seed | 1);
-    let others = (0..random).map(|_| rng.below(tape.len() as u64) as usize);
-    let mut places: Vec<usize> = syncs.chain(others.collect::<Vec<_>>()).chain([tape.len()]).collect();
-    places.sort_unstable();
-    places.dedup();
-    places
-}
-
-/// What the workload knew at some place on the tape.
-#[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    created: bool,
-    began: usize,
-    durable: usize,
-}
-
-impl Known {
-    fn hear(&mut self, events: &[Event]) {
-        for event in events {
-            match event {
-                Event::Mark(Mark::Created) => self.created = true,
-                Event::Mark(Mark::Began(k)) => self.began = *k,
-                Event::Mark(Mark::Durable(k)) => self.durable = *k,
-                _ => {}
-            }
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-pub struct Report {
-    pub cuts: usize,
-    pub images: usize,
-    pub recoveries: usize,
-    pub violations: Vec<String>,
-}
-
-/// Cuts the power at these places, in every way, and looks at what comes back.
-pub fn cut_everywhere(recording: &Recording, places: &[usize], seed: u64, omit: Omit) -> Report {
-    let mut report = Report::default();
-    let mut simulation = Simulation::new(&recording.tape);
-    let (mut known, mut heard) = (Known::default(), 0);
-    // A disk that was seen before gives the state it gave.
-    let mut seen: BTreeMap<u64, Result<usize, String>> = BTreeMap::new();
-    for &at in places {
-        simulation.advance(at);
-        known.hear(&recording.tape[heard..at]);
-        heard = at;
-        report.cuts += 1;
-        for pattern in Pattern::all(seed.wrapping_add(at as u64)) {
-            let image = simulation.image(&pattern);
-            report.images += 1;
-            let outcome = seen.entry(image.hash()).or_insert_with(|| {
-                report.recoveries += 1;
-                survives(recording, known, &image, omit)
-            });
-            let violation = match outcome {
-                Ok(k) if recording.is_one_of(*k, known.durable..=known.began) => None,
-                Ok(k) => Some(format!("lost: back at operation {k}")),
-                Err(what) => Some(what.clone()),
-            };
-            if let Some(what) = violation {
-                report.violations.push(format!("seed {seed}, cut at {at} ({known:?}), {pattern:?}: {what}"));
-            }
-        }
-    }
-    report
-}
-
-/// Which state a disk comes back with.
-fn survives(recording: &Recording, known: Known, image: &Image, omit: Omit) -> Result<usize, String> {
-    let t0 = Instant::now();
-    let wreck = Wreck::of(image, true);
-    let t1 = Instant::now();
-    if !known.created && !image.0.contains_key("session.db") {
-        // Nobody was told that there is a session; creating it again has to work.
-        wreck.place.create(&wreck.disk).map_err(|error| format!("creating it again: {error}"))?;
-    }
-    let states = recording.states[..=known.began].iter().collect();
-    let state = wreck.recover(&Right { states, passed: &recording.states }, omit)?;
-    let t2 = Instant::now();
-    wreck.goes_on()?;
-    eprintln!("T write {:?} recover {:?} goes on {:?}", t1 - t0, t2 - t1, t2.elapsed());
-    Ok(state)
-}
+use crate::survive::Wreck;
+use crate::sweep::{Recording, Report, Sweep, cut_everywhere, places};
 
 #[test]
 fn what_was_fsynced_survives_a_cut_at_every_sync() {
-    let started = Instant::now();
-    for seed in 1..=2 {
-        let recording = Recording::of(&script(seed, 100), Omit::default());
-        println!(
-            "recorded {} events, {} states, {:?}",
-            recording.tape.len(),
-            recording.states.len(),
-            started.elapsed()
-        );
-        let places = places(&recording.tape, 20, seed);
-        let report = cut_everywhere(&recording, &places, seed, Omit::default());
-        println!(
-            "{} cuts, {} images, {} recoveries, {} violations, {:?}",
-            report.cuts,
-            report.images,
-            report.recoveries,
-            report.violations.len(),
-            started.elapsed()
-        );
-        for what in report.violations.iter().take(20) {
-            println!("{what}");
-        }
-        assert!(report.violations.is_empty());
+    let settings = Settings::get();
+    let mut all = Report::default();
+    for seed in settings.seeds() {
+        println!("POWER_SEED={seed}");
+        let recording = Recording::of(&script(seed, settings.operations), Omit::default());
+        let places = places(&recording.tape, settings.random_places, seed);
+        all.add(cut_everywhere(&recording, &places, settings.sweep(seed)));
     }
+    all.conclude("cuts of a session");
+}
+
+/// A recovery is cut, too, and so is the stop behind it: what it had found stays found.
+#[test]
+fn a_cut_during_recovery_or_stop_loses_nothing_that_was_recovered() {
+    let settings = Settings::get();
+    let mut all = Report::default();
+    for seed in settings.seeds() {
+        println!("POWER_SEED={seed}");
+        let recording = Recording::of(&script(seed, settings.operations), Omit::default());
+        let places = places(&recording.tape, settings.random_places, seed);
+        let mut simulation = Simulation::new(&recording.tape);
+        for at in places.into_iter().step_by(settings.recoveries_every).skip(1) {
+            simulation.advance(at);
+            let patterns = Pattern::all(seed + at as u64);
+            let image = simulation.image(&patterns[at % patterns.len()]);
+            if !image.has("session.db") {
+                continue; // Nothing to recover: the session was not created yet.
+            }
+            all.add(cut_recovery(&Wreck::of(&image, false), settings.sweep(seed + at as u64)));
+        }
+    }
+    all.conclude("cuts of a recovery and its stop");
+}
+
+fn cut_recovery(wreck: &Wreck, sweep: Sweep) -> Report {
+    let fs = wreck.place.start(&wreck.disk, Omit::default()).unwrap();
+    let found = Snapshot::of_fs(&fs).unwrap();
+    fs.stop().unwrap();
+    let recording = Recording { tape: wreck.disk.tape(), states: vec![found] };
+    let places = places(&recording.tape, 5, sweep.seed);
+    cut_everywhere(&recording, &places, sweep)
 }

@@ -14,8 +14,10 @@ mod perform;
 #[path = "../model/reference.rs"]
 mod reference;
 mod script;
+mod settings;
 mod snapshot;
 mod survive;
+mod sweep;
 mod tape;
 mod vfs;
 mod workload;
