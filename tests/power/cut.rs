@@ -75,6 +75,11 @@ impl Pattern {
     pub const EVERYTHING: Pattern =
         Pattern { data: Data::Everything, sizes: Extent::Everything, names: Extent::Everything };
 
+    /// Nothing is lost: what the death of the process leaves.
+    pub fn keeps_everything(&self) -> bool {
+        matches!(self.data, Data::Everything)
+    }
+
     /// The patterns for one cut: the simple ones always, and torn ones by this seed.
     pub fn all(seed: u64) -> Vec<Pattern> {
         use {Class::*, Data::*};

@@ -25,6 +25,14 @@ pub struct Failure {
     pub short: bool,
 }
 
+impl Failure {
+    /// A disk that is full can still be read.
+    fn of(self, kind: Kind) -> Failure {
+        let takes_no_room = matches!(kind, Kind::Read | Kind::Size | Kind::Remove);
+        Failure { errno: if takes_no_room { libc::EIO } else { self.errno }, ..self }
+    }
+}
+
 /// The call that fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
@@ -62,7 +70,7 @@ impl Faults {
         let again = fault.for_ever && before > fault.nth && self.hit == Some(kind);
         if before == fault.nth || again {
             self.hit = Some(kind);
-            return Err(fault.failure);
+            return Err(fault.failure.of(kind));
         }
         Ok(())
     }

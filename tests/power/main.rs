@@ -5,6 +5,7 @@
 mod cut;
 mod cuts;
 mod disk;
+mod errors;
 mod faults;
 mod life;
 #[path = "../model/op.rs"]
@@ -20,4 +21,5 @@ mod survive;
 mod sweep;
 mod tape;
 mod vfs;
+mod watchdog;
 mod workload;

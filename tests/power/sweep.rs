@@ -44,6 +44,9 @@ pub fn places(tape: &[Event], random: usize, seed: u64) -> Vec<usize> {
     let mut rng = Rng(seed | 1);
     let others = (0..random).map(|_| rng.below(tape.len() as u64) as usize);
     let mut places: Vec<usize> = syncs.chain(others.collect::<Vec<_>>()).chain([tape.len()]).collect();
+    // Before these there is no disk at all.
+    let present = tape.iter().take_while(|event| matches!(event, Event::Present { .. })).count();
+    places.retain(|&at| at >= present);
     places.sort_unstable();
     places.dedup();
     places

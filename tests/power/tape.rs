@@ -51,8 +51,6 @@ pub enum Mark {
     Began(usize),
     /// Everything up to this operation was said to survive a power cut.
     Durable(usize),
-    /// A life of the file system begins, one in which faults have not happened yet.
-    Started,
 }
 
 impl Event {

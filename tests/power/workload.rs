@@ -36,6 +36,8 @@ pub struct Workload {
     pub snapshots: Vec<Snapshot>,
     /// The last operation that was said to survive a power cut.
     pub durable: usize,
+    /// Whether the session is there for sure.
+    pub created: bool,
     /// The disk may fail.
     faulty: bool,
     /// Operations that failed and may be in the state nevertheless.
@@ -63,6 +65,7 @@ impl Workload {
             numbers,
             held: Vec::new(),
             durable: 0,
+            created: false,
             faulty,
             maybe: Vec::new(),
             failed: 0,
@@ -73,7 +76,10 @@ impl Workload {
     /// Creates the session and starts it. Returns false when a fault prevented that.
     pub fn begin(&mut self) -> Result<bool, String> {
         match self.place.create(&self.disk) {
-            Ok(()) => self.disk.mark(Mark::Created),
+            Ok(()) => {
+                self.created = true;
+                self.disk.mark(Mark::Created);
+            }
             Err(_) if self.faulty => return Ok(false),
             Err(error) => return Err(format!("create: {error}")),
         }
@@ -272,5 +278,10 @@ impl Workload {
     pub fn right_after_kill(&self) -> Vec<&Snapshot> {
         let last = self.snapshots.last();
         last.into_iter().chain(self.maybe.iter().map(|maybe| &maybe.snapshot)).collect()
+    }
+
+    /// Those that are right after a power cut: all that was said to survive one, and perhaps more.
+    pub fn right_after_cut(&self) -> Vec<&Snapshot> {
+        self.snapshots[self.durable..].iter().chain(self.maybe.iter().map(|maybe| &maybe.snapshot)).collect()
     }
 }
