@@ -14,6 +14,7 @@ mod op;
 mod perform;
 #[path = "../model/reference.rs"]
 mod reference;
+mod room;
 mod script;
 mod settings;
 mod snapshot;

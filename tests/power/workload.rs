@@ -97,12 +97,21 @@ impl Workload {
 
     /// Carries out the script and ends in a stop, or in a kill.
     pub fn run(&mut self, script: &[Op], stop: bool) -> Outcome {
+        match self.carry_out(script)? {
+            false => Ok(()),
+            true if stop => self.stop().map(drop),
+            true => self.kill(),
+        }
+    }
+
+    /// Returns false when the session could not be started again.
+    pub fn carry_out(&mut self, script: &[Op]) -> Result<bool, String> {
         for op in script {
             if !self.apply(op).map_err(|what| format!("{op:?}: {what}"))? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        if stop { self.stop().map(drop) } else { self.kill() }
+        Ok(true)
     }
 
     fn fs(&self) -> Arc<Fs> {
