@@ -7,7 +7,7 @@ use sessionfs::store::Omit;
 use crate::cut::{Pattern, Simulation};
 use crate::disk::RecordingDisk;
 use crate::faults::{Failure, Fault, Kind};
-use crate::life::Place;
+use crate::life::{Place, directory};
 use crate::op::Op;
 use crate::script::script;
 use crate::settings::Settings;
@@ -47,7 +47,7 @@ struct Life {
 /// One life: the script with this fault, then a stop or a kill, then recoveries from what is on the disk, and from what
 /// a power cut at this moment leaves of it.
 fn live(script: &[Op], fault: Option<Fault>, stop: bool, omit: Omit) -> Life {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = directory();
     let disk = RecordingDisk::over(dir.path(), false);
     let mut workload = Workload::new(&disk, &Place::at(dir.path()), omit, true);
     disk.arm(fault);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that meets an error shall end there.
 
+mod controls;
 mod cut;
 mod cuts;
 mod disk;
