@@ -386,7 +386,7 @@ impl FileState {
         };
         for sector in sectors(from, end_of(change, written)) {
             let torn = matches!(data, Data::Torn { piece, one_in, seed }
-                if choice(seed, file, i, sector * SECTOR / piece) % one_in != 0);
+                if !choice(seed, file, i, sector * SECTOR / piece).is_multiple_of(one_in));
             if whole || torn {
                 last[sector as usize] = i + 1;
             }
