@@ -320,23 +320,24 @@ fn a_killed_server_leaves_a_dead_mount_that_umount_clears() {
     if !fuse() {
         return;
     }
+    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount = at.to_str().unwrap();
-    bench.ok(&["mount", "demo", mount]);
+    bench.ok(&["mount", "killed", mount]);
     std::fs::write(at.join("file"), b"x").unwrap();
-    bench.ok(&["sync", "demo"]);
-    let pid = bench.pid("demo");
+    bench.ok(&["sync", "killed"]);
+    let pid = bench.pid("killed");
     kill(pid, libc::SIGKILL);
     eventually("the server is dead", || !alive(pid));
     // Its socket is still there, and known to be stale.
-    assert_eq!(bench.status("demo")["mounted"], false);
-    bench.fails(&["mount", "demo", mount], 12, &["server has died", &format!("sessionfs umount {mount}")]);
+    assert_eq!(bench.status("killed")["mounted"], false);
+    bench.fails(&["mount", "killed", mount], 12, &["server has died", &format!("sessionfs umount {mount}")]);
     assert!(bench.ok(&["umount", mount]).contains("had died"));
-    bench.ok(&["mount", "demo", mount]);
+    bench.ok(&["mount", "killed", mount]);
     assert_eq!(std::fs::read(at.join("file")).unwrap(), b"x");
-    bench.ok(&["umount", "demo"]);
-    bench.ok(&["check", "demo"]);
+    bench.ok(&["umount", "killed"]);
+    bench.ok(&["check", "killed"]);
 }
 
 #[test]
@@ -358,21 +359,22 @@ fn a_dead_mount_nobody_looked_at_is_known_and_is_not_forgotten() {
     if !fuse() {
         return;
     }
+    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount_and_kill = || {
-        bench.ok(&["mount", "demo", at.to_str().unwrap()]);
-        let pid = bench.pid("demo");
+        bench.ok(&["mount", "forgotten", at.to_str().unwrap()]);
+        let pid = bench.pid("forgotten");
         kill(pid, libc::SIGKILL);
         eventually("the server is dead", || !alive(pid));
     };
     mount_and_kill();
-    bench.ok(&["umount", "demo"]);
+    bench.ok(&["umount", "forgotten"]);
     mount_and_kill();
     // Another command recovers the session and has its lock for a while; the mount is still there.
-    bench.ok(&["ls", "demo:/"]);
-    bench.ok(&["umount", "demo"]);
+    bench.ok(&["ls", "forgotten:/"]);
+    bench.ok(&["umount", "forgotten"]);
     mount_and_kill();
     bench.ok(&["umount", at.to_str().unwrap()]);
-    bench.fails(&["umount", "demo"], 20, &["not mounted"]);
+    bench.fails(&["umount", "forgotten"], 20, &["not mounted"]);
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::super::failure::Failure;
 use crate::base::SessionId;
+use crate::cli::access::is_leaving;
 use crate::cli::exit::Exit;
 use crate::cli::output::Context;
-use crate::control::Client;
 use crate::fuse::MountError;
-use crate::session::{Holder, SessionError};
+use crate::session::SessionError;
 
 /// How long a mount waits for a session whose last user is about to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,25 +33,6 @@ pub fn check(context: &Context, id: &SessionId, existing: bool) -> Result<(), Fa
     }
     // Opened and closed again: a connection begins only with the mount.
     OpenOptions::new().read(true).write(true).open("/dev/fuse").map(drop).map_err(|error| no_fuse(&error))
-}
-
-/// Whether the session will be free in a moment: its holder says so, or is being killed. A lock outlives a `kill -9` by
-/// as long as the kernel takes to end the last thread, and a server that is asked to stop has to commit.
-fn is_leaving(context: &Context, id: &SessionId, holder: &Holder) -> bool {
-    // One that has not said its name yet is just coming, or saying that it goes.
-    if holder.leaving || holder.pid == 0 {
-        return true;
-    }
-    // In another PID namespace its number is another's, or nobody's: who answers is alive whatever /proc says.
-    is_ending(holder.pid) && Client::connect(&context.store.session(id)).is_err()
-}
-
-/// Whether a process has ended, or has been sent the SIGKILL that it will end by.
-fn is_ending(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default();
-    let killed = |pending: &str| u64::from_str_radix(pending, 16).is_ok_and(|set| set & 1 << (libc::SIGKILL - 1) != 0);
-    field("State:").starts_with(['Z', 'X']) || killed(field("SigPnd:")) || killed(field("ShdPnd:"))
 }
 
 fn no_fuse(error: &io::Error) -> Failure {
