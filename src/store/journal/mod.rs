@@ -3,7 +3,7 @@
 //! [`Journal::append`] makes records safe from the death of this process, [`Journal::sync`] from a power cut. Once their
 //! transaction is committed, [`Journal::recycle`] gives their segments back. [`recover`] is the other end.
 //!
-//! Lock order: `syncing` before `appender`; `growing` before `appender`. Nothing is locked outside while holding one,
+//! Lock order: `growing` before `syncing` before `appender`. Nothing is locked outside while holding one,
 //! except what `append` is given to fetch the records with.
 
 mod append;
@@ -251,7 +251,9 @@ impl Journal {
         let failed = |error| StoreError::from_io(&self.path, &error);
         fill().map_err(failed)?;
         if written {
-            // Nobody says whose bytes a failed sync has lost: they may be those of records, and no later one tells.
+            // Nobody says whose bytes a failed sync has lost: they may be those of records, and no later one tells. So
+            // an fsync must not get between its failure and the latch.
+            let _syncing = self.syncing.lock();
             self.file.sync_data().map_err(|error| self.latch(failed(error)))?;
         }
         self.appender.lock().add(written);
