@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use sessionfs::format::content_hash;
 
 use crate::op::Rng;
 use crate::tape::{Event, FileId};
@@ -132,15 +133,13 @@ impl Image {
         self.0.contains_key(name)
     }
 
-    /// To know an image again.
+    /// To know an image again. Of the hashes at hand this is the one that is fast in a debug build, too.
     pub fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for (name, content) in &self.0 {
-            hasher.write(name.as_bytes());
-            hasher.write_u64(content.len);
-            hasher.write(&content.bytes);
-        }
-        hasher.finish()
+        let parts = self
+            .0
+            .iter()
+            .flat_map(|(name, content)| [content_hash(name.as_bytes()), content.len, content_hash(&content.bytes)]);
+        content_hash(&parts.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
     }
 }
 
@@ -160,7 +159,7 @@ impl Content {
     }
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|&first| first == 0 && bytes[..bytes.len() - 1] == bytes[1..])
 }
 

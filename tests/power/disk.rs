@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sessionfs::store::{Disk, DiskFile};
 
+use crate::cut::is_zero;
 use crate::faults::{Failure, Fault, Faults, Kind};
 use crate::tape::{Event, FileId, Mark};
 use crate::vfs::Vfs;
@@ -28,6 +29,8 @@ pub struct State {
     quiet: bool,
     names: BTreeMap<String, FileId>,
     files: usize,
+    /// Behind here a file has only zeros, if anything. Only of files made here.
+    written: BTreeMap<FileId, u64>,
     /// Files whose sync has failed.
     pub unsynced: Vec<String>,
 }
@@ -59,11 +62,20 @@ impl State {
         let file = self.files;
         self.files += 1;
         self.names.insert(name.clone(), file);
+        self.written.insert(file, 0);
         self.push(Event::Create { file, name });
         file
     }
 
+    /// Whether a write makes a file longer at the most: the room of a journal is megabytes of zeros.
+    fn is_room(&self, file: FileId, at: u64, bytes: &[u8]) -> bool {
+        self.written.get(&file).is_some_and(|&written| at >= written) && is_zero(bytes)
+    }
+
     pub fn write(&mut self, file: FileId, at: u64, bytes: &[u8]) {
+        if let Some(written) = self.written.get_mut(&file) {
+            *written = (*written).max(at + bytes.len() as u64);
+        }
         if !self.quiet {
             self.push(Event::Write { file, at, bytes: bytes.into() });
         }
@@ -226,6 +238,17 @@ struct RecordingFile {
     real: File,
 }
 
+impl RecordingFile {
+    /// Sparse: what it costs a disk does not matter here.
+    fn lengthen(&self, state: &mut State, size: u64) -> io::Result<()> {
+        if self.real.metadata()?.len() < size {
+            self.real.set_len(size)?;
+            state.push(Event::Resize { file: self.file, size });
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for RecordingFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         self.shared.lock().faults.call(Kind::Read).map_err(failed)?;
@@ -240,7 +263,9 @@ impl DiskFile for RecordingFile {
             Err(Failure { short: true, .. }) => bytes.len() / 2,
             Err(_) => 0,
         };
-        if done > 0 {
+        if state.is_room(self.file, at, &bytes[..done]) {
+            self.lengthen(&mut state, at + done as u64)?;
+        } else if done > 0 {
             self.real.write_all_at(&bytes[..done], at)?;
             state.write(self.file, at, &bytes[..done]);
         }
@@ -250,12 +275,7 @@ impl DiskFile for RecordingFile {
     fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
         let mut state = self.shared.lock();
         state.faults.call(Kind::Resize).map_err(failed)?;
-        if self.real.metadata()?.len() < at + len {
-            // Sparse: what it costs a disk does not matter here.
-            self.real.set_len(at + len)?;
-            state.push(Event::Resize { file: self.file, size: at + len });
-        }
-        Ok(())
+        self.lengthen(&mut state, at + len)
     }
 
     fn size(&self) -> io::Result<u64> {

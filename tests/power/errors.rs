@@ -17,7 +17,7 @@ use crate::watchdog::{Watchdog, panics};
 use crate::workload::Workload;
 
 /// Lives with a fault that are run when nobody asks for more.
-const LIVES: u64 = 150;
+const LIVES: u64 = 100;
 
 const EIO: Failure = Failure { errno: libc::EIO, short: false };
 const ENOSPC: Failure = Failure { errno: libc::ENOSPC, short: false };

@@ -24,10 +24,7 @@ fn failed_over_records(tape: &[Event]) -> bool {
     let failed = tape.iter().position(|event| matches!(event, Event::SyncFailed(_)));
     let Some(at) = failed else { return false };
     let Event::SyncFailed(file) = tape[at] else { return false };
-    let is_room = tape[..at].iter().any(|event| {
-        matches!(event, Event::Write { bytes, file: of, .. }
-            if *of == file && bytes.len() == 1 << 20)
-    });
+    let is_room = tape[..at].iter().any(|event| matches!(event, Event::Resize { file: of, .. } if *of == file));
     let since = tape[..at].iter().rposition(|event| matches!(event, Event::Sync(of) if *of == file)).unwrap_or(0);
     let records = tape[since..at].iter().any(|event| {
         matches!(event, Event::Write { bytes, file: of, .. }

@@ -36,11 +36,11 @@ impl Settings {
             first_seed: number("POWER_SEED").unwrap_or(1),
             seed_count: number("POWER_SEEDS").unwrap_or(1),
             operations: number("POWER_OPS").unwrap_or(50) as usize,
-            random_places: if long { 200 } else { 20 },
+            random_places: if long { 200 } else { 10 },
             stride,
-            recoveries_every: if long { 2 } else { 30 },
-            goes_on_every: if long { 1 } else { 4 },
-            recycled_places: if long { 100 } else { 5 },
+            recoveries_every: if long { 4 } else { 40 },
+            goes_on_every: if long { 1 } else { 6 },
+            recycled_places: if long { 100 } else { 3 },
         }
     }
 
