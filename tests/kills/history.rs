@@ -99,16 +99,28 @@ impl History {
         Verdict::Lost(Loss { differences: differences(&tree, found), in_flight, lost: self.lost(before, found) })
     }
 
-    /// How many acknowledged operations are missing, if what was found is a state that there was.
-    fn lost(&self, before: &Tree, found: &Tree) -> Option<u64> {
+    /// How many acknowledged operations are missing, if what was found is a state that there was. Otherwise what
+    /// differs from the state that is nearest to it.
+    fn lost(&self, before: &Tree, found: &Tree) -> Result<u64, Vec<String>> {
         let mut tree = before.clone();
         let mut behind = same(&tree, found).then_some(0);
-        for record in &self.records {
+        let mut nearest = differences(&tree, found);
+        for (nth, record) in self.records.iter().enumerate() {
             let Outcome::Done(done) = record.outcome else { continue };
+            if behind.is_none() && candidates(&tree, &record.op, 0, found).iter().any(|partly| same(partly, found)) {
+                behind = Some(0);
+            }
             tree.apply(&record.op, done);
             behind = if same(&tree, found) { Some(0) } else { behind.map(|behind| behind + 1) };
+            if behind.is_none() && tree.names.keys().eq(found.names.keys()) {
+                let mut now = differences(&tree, found);
+                if now.len() < nearest.len() {
+                    now.insert(0, format!("nearest: after operation {nth}, {:?}", record.op));
+                    nearest = now;
+                }
+            }
         }
-        behind
+        behind.ok_or(nearest)
     }
 }
 
@@ -128,8 +140,8 @@ pub enum Verdict {
 pub struct Loss {
     pub differences: Vec<String>,
     pub in_flight: String,
-    /// `None`: what is there is no state that there ever was.
-    pub lost: Option<u64>,
+    /// The operations at the end that are missing; or how it differs from all states that there were.
+    pub lost: Result<u64, Vec<String>>,
 }
 
 /// The states in which the operation in flight may have left a tree, other than untouched.
@@ -203,7 +215,7 @@ mod tests {
         }
         let lost = |found: &Tree| match history.judge(&before, found) {
             Verdict::Kept(_) => None,
-            Verdict::Lost(loss) => Some(loss.lost),
+            Verdict::Lost(loss) => Some(loss.lost.ok()),
         };
         assert_eq!(lost(&states[3]), None);
         assert_eq!(lost(&states[2]), Some(Some(1)));

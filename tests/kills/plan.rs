@@ -56,7 +56,7 @@ impl Planner<'_> {
             74..=77 if !full => Some(Op::Link { from: self.file()?, to: self.fresh()? }),
             78..=80 => Some(Op::Unlink { path: self.removable()?, keep: false }),
             0..=21 | 74..=77 => Some(Op::Unlink { path: self.removable()?, keep: false }),
-            81..=83 => Some(Op::Unlink { path: self.file()?, keep: true }),
+            81..=83 => Some(Op::Unlink { path: self.only_name()?, keep: true }),
             84..=85 => Some(Op::Rmdir { path: self.empty_dir()? }),
             86..=88 => self.chmod(),
             89..=92 => self.xattr(),
@@ -204,6 +204,11 @@ impl Planner<'_> {
 
     fn file(&mut self) -> Option<String> {
         self.one_of(|tree, name| tree.content(name).is_some())
+    }
+
+    /// A file that is gone for everybody but who has it open, once this name is.
+    fn only_name(&mut self) -> Option<String> {
+        self.one_of(|tree, name| tree.content(name).is_some() && tree.links(tree.names[name]) == 1)
     }
 
     fn removable(&mut self) -> Option<String> {

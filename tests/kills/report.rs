@@ -62,13 +62,18 @@ impl Report {
     }
 
     pub fn lost(&mut self, which: &str, loss: &Loss) {
-        match loss.lost {
-            Some(lost) => self.lost += lost,
-            None => self.mixtures += 1,
-        }
-        let how = loss.lost.map_or("a state that never was".to_owned(), |lost| format!("the last {lost} operations lost"));
-        let more = loss.differences.len().saturating_sub(SHOWN);
-        let shown = &loss.differences[..loss.differences.len() - more];
+        let (how, what) = match &loss.lost {
+            Ok(lost) => {
+                self.lost += lost;
+                (format!("the last {lost} operations lost"), &loss.differences)
+            }
+            Err(nearest) => {
+                self.mixtures += 1;
+                ("a state that never was".to_owned(), nearest)
+            }
+        };
+        let more = what.len().saturating_sub(SHOWN);
+        let shown = &what[..what.len() - more];
         let more = if more > 0 { format!("\n    and {more} more") } else { String::new() };
         self.problem(format!("{which}: {how}; in flight: {}\n    {}{more}", loss.in_flight, shown.join("\n    ")));
     }

@@ -29,10 +29,12 @@ pub fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Whether a process is there and is no zombie.
+/// Whether a process is there. A zombie is not, once its last thread has ended: until then it has its files open.
 pub fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state.is_some_and(|state| state != "Z" || threads() > 1)
 }
 
 /// The children of a process.
