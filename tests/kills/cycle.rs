@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
@@ -48,8 +49,7 @@ impl Cycles {
     /// A session with an empty directory for each worker.
     pub fn new(seed: u64) -> Cycles {
         let (bench, rng) = (Bench::new(seed), Rng::new(seed));
-        let mut cycles =
-            Cycles { bench, rng, seed, nth: 0, trees: Vec::new(), server: 0, report: Report::default() };
+        let mut cycles = Cycles { bench, rng, seed, nth: 0, trees: Vec::new(), server: 0, report: Report::default() };
         let root = cycles.bench.mountpoint();
         cycles.bench.ok(&["mount", "--size", "4G", SESSION, root.to_str().unwrap()]);
         for dir in (0..WORKERS).map(home).chain([SHARED.to_owned()]) {
@@ -139,17 +139,20 @@ impl Cycles {
 
     /// The workers end by themselves, at the first call that fails.
     fn collect(&mut self, workers: Vec<Child>, unmounted: bool) -> Vec<History> {
+        let mut histories = Vec::new();
         for (worker, mut child) in workers.into_iter().enumerate() {
             let status = self.bench.end_of(&format!("worker {worker}"), &mut child);
             let history = History::read(&self.log(worker), unmounted);
             // A page of a mapping that cannot be read any more is a SIGBUS.
-            let bus = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGBUS);
+            let bus = status.signal() == Some(libc::SIGBUS);
             let stored = history.records.last().is_some_and(|record| record.op.name() == "Store");
-            if !status.success() && !(bus && stored) {
+            let expected = status.success() || (bus && stored);
+            if !expected {
                 self.report.problem(format!("seed {}, cycle {}, worker {worker}: {status}", self.seed, self.nth));
             }
+            histories.push(history);
         }
-        (0..WORKERS).map(|worker| History::read(&self.log(worker), unmounted)).collect()
+        histories
     }
 
     fn killed(&mut self) -> Vec<History> {

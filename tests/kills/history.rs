@@ -95,7 +95,8 @@ impl History {
                 }
             }
         }
-        let in_flight = pending.map_or("nothing".to_owned(), |(op, done)| format!("{op:?} ({done} bytes acknowledged)"));
+        let in_flight =
+            pending.map_or("nothing".to_owned(), |(op, done)| format!("{op:?} ({done} bytes acknowledged)"));
         Verdict::Lost(Loss { differences: differences(&tree, found), in_flight, lost: self.lost(before, found) })
     }
 

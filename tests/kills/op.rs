@@ -19,27 +19,94 @@ pub const ORPHANS: usize = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    Create { path: String, mode: u32 },
-    Mkdir { path: String, mode: u32 },
-    Symlink { path: String, target: String },
-    Write { path: String, offset: u64, seed: u64, length: u64 },
-    Append { path: String, seed: u64, length: u64 },
-    Truncate { path: String, size: u64 },
-    Punch { path: String, offset: u64, length: u64 },
+    Create {
+        path: String,
+        mode: u32,
+    },
+    Mkdir {
+        path: String,
+        mode: u32,
+    },
+    Symlink {
+        path: String,
+        target: String,
+    },
+    Write {
+        path: String,
+        offset: u64,
+        seed: u64,
+        length: u64,
+    },
+    Append {
+        path: String,
+        seed: u64,
+        length: u64,
+    },
+    Truncate {
+        path: String,
+        size: u64,
+    },
+    Punch {
+        path: String,
+        offset: u64,
+        length: u64,
+    },
     /// Stores to mapped memory, acknowledged when the call has returned that is to write it back.
-    Store { path: String, offset: u64, seed: u64, length: u64, by: WrittenBackBy },
-    Rename { from: String, to: String },
-    Exchange { one: String, other: String },
-    Link { from: String, to: String },
+    Store {
+        path: String,
+        offset: u64,
+        seed: u64,
+        length: u64,
+        by: WrittenBackBy,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Exchange {
+        one: String,
+        other: String,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
     /// `keep`: the file stays open, and is written to later.
-    Unlink { path: String, keep: bool },
-    Rmdir { path: String },
-    Chmod { path: String, mode: u32 },
-    SetXattr { path: String, name: String, seed: u64, length: u64 },
-    RemoveXattr { path: String, name: String },
-    Sync { path: String, data_only: bool },
-    WriteOrphan { which: usize, offset: u64, seed: u64, length: u64 },
-    TruncateOrphan { which: usize, size: u64 },
+    Unlink {
+        path: String,
+        keep: bool,
+    },
+    Rmdir {
+        path: String,
+    },
+    Chmod {
+        path: String,
+        mode: u32,
+    },
+    SetXattr {
+        path: String,
+        name: String,
+        seed: u64,
+        length: u64,
+    },
+    RemoveXattr {
+        path: String,
+        name: String,
+    },
+    Sync {
+        path: String,
+        data_only: bool,
+    },
+    WriteOrphan {
+        which: usize,
+        offset: u64,
+        seed: u64,
+        length: u64,
+    },
+    TruncateOrphan {
+        which: usize,
+        size: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -62,7 +62,10 @@ impl Planner<'_> {
             89..=92 => self.xattr(),
             93 => self.sync(),
             94..=98 => self.write_orphan(),
-            _ => Some(Op::TruncateOrphan { which: self.rng.below(ORPHANS as u64) as usize, size: self.rng.below(100_000) }),
+            _ => Some(Op::TruncateOrphan {
+                which: self.rng.below(ORPHANS as u64) as usize,
+                size: self.rng.below(100_000),
+            }),
         }
     }
 

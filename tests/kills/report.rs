@@ -121,7 +121,10 @@ impl fmt::Display for Report {
         writeln!(f, "check: {} findings in {} checks", self.findings, self.checks)?;
         if !self.resumes.is_empty() {
             let [min, median, high, max] = spread(self.resumes.clone());
-            writeln!(f, "seconds to mount after a kill: min {min:.3}, median {median:.3}, 90% {high:.3}, max {max:.3}")?;
+            writeln!(
+                f,
+                "seconds to mount after a kill: min {min:.3}, median {median:.3}, 90% {high:.3}, max {max:.3}"
+            )?;
         }
         if self.recoveries.is_empty() {
             writeln!(f, "replayed: the program says nothing about recovery")?;
