@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod support;
+
 use sessionfs::base::{Cookie, Ino};
 use sessionfs::fs::{Caller, Fs, RenameMode};
 use sessionfs::store::{CreateOptions, Store};
@@ -15,8 +17,8 @@ fn session() -> (tempfile::TempDir, Arc<Fs>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("session.db");
     Store::create(&path, &CreateOptions { bytes_limit: 1 << 30, inodes_limit: 1 << 20, uid: 0, gid: 0 }).unwrap();
-    let (store, writer) = Store::open(&path).unwrap();
-    (dir, Fs::start(store, writer).unwrap())
+    let fs = support::start(&path).unwrap();
+    (dir, fs)
 }
 
 fn create(fs: &Fs, name: &str) {

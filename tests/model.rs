@@ -1,5 +1,5 @@
 //! Seeded random operations on the file system beside a plain in-memory model of it: the results of every call are
-//! compared, and the whole trees again and again, across stops, resumes and commits at any point.
+//! compared, and the whole trees again and again, across stops, resumes, commits and crashes at any point.
 //!
 //! `MODEL_SEED=n` runs one seed, `MODEL_SEEDS=n` that many, `MODEL_OPS=n` sets the length of a run. A failure prints
 //! the seed and the operations.
@@ -12,6 +12,7 @@ mod compare;
 mod op;
 #[path = "model/reference.rs"]
 mod reference;
+mod support;
 
 use op::{Op, Rng};
 

@@ -18,5 +18,6 @@ mod requests;
 mod resume;
 #[path = "mount/space.rs"]
 mod space;
+mod support;
 #[path = "mount/sys.rs"]
 mod sys;

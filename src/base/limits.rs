@@ -61,18 +61,38 @@ pub const MIN_BYTES_LIMIT: u64 = 64 << 10;
 /// Default cap on inodes.
 pub const DEFAULT_INODES_LIMIT: u64 = 1_000_000;
 
-/// Bytes of dirty content at which the committer is woken before its timer.
+/// Bytes of content at which a transaction ends before its timer.
 pub const DIRTY_COMMIT: usize = 16 << 20;
 
-/// Bytes of dirty content, being committed or not, at which writers wait for the committer.
-pub const DIRTY_MAX: usize = 64 << 20;
-
-/// Row changes waiting in a transaction at which the committer is woken: bounds a transaction of empty files.
+/// Row changes at which a transaction ends before its timer: bounds a transaction of empty files.
 pub const DIRTY_ROWS_COMMIT: usize = 50_000;
 
-/// Row changes in the running transaction at which operations wait for the committer: bounds its memory, at roughly
-/// 300 bytes a row, when the disk cannot keep up.
-pub const DIRTY_ROWS_MAX: usize = 250_000;
+/// Bytes that transactions waiting for their commit may take in memory. What is beyond it lies in the journal alone.
+pub const DIRTY_MAX: usize = 64 << 20;
+
+/// Bytes of one file that one operation allocates or zeroes: bounds its record and its time under the lock.
+pub const RANGE_STEP: u64 = 256 << 20;
+
+/// Bytes of the journal's first segment. It is written with zeros when the session is mounted, before anything is served,
+/// so it is small.
+pub const JOURNAL_FIRST_SEGMENT: u64 = 256 << 10;
+
+/// Bytes of every further segment of the journal: of the order of one commit, which is what gives segments back.
+pub const JOURNAL_SEGMENT: u64 = 8 << 20;
+
+/// Bytes of the journal at which changes wait for a commit: the disk it costs, and what a recovery has to read.
+pub const JOURNAL_MAX: u64 = 256 << 20;
+
+/// The most bytes of one record. Operations are cut so that none needs more; the largest are a 1 MiB write with its rows,
+/// and the rows of [`RANGE_STEP`] bytes of file.
+pub const RECORD_MAX: usize = 2 << 20;
+
+/// Bytes of records that may wait for being appended: with one more record they still fit into one segment.
+pub const UNAPPENDED_MAX: u64 = 4 << 20;
+
+/// Bytes of the journal after which the disk is asked to begin writing out, so that a small `fsync` does not pay for
+/// everything before it.
+pub const JOURNAL_WRITEOUT: u64 = 4 << 20;
 
 /// Milliseconds after the first change at which a transaction is committed although nobody asked: `sync(2)` never
 /// reaches a FUSE server, so people who type `sync` rely on it.

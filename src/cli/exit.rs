@@ -41,6 +41,7 @@ exits! {
     SessionFull = 18, "the session has reached its cap";
     NoSuchPath = 19, "no such path, in the session or on the host";
     NotMounted = 20, "nothing of ours is mounted there";
+    JournalUnusable = 21, "the journal is missing, unreadable, or does not belong to the session database";
     ServerDied = 121, "the file system's server died or does not answer";
     StopFailed = 122, "run: the command ended, but not everything could be committed";
     RunFailed = 125, "run: failed before the command started";

@@ -91,6 +91,7 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::NotOurs(_) => Exit::NotADatabase,
         StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => Exit::NewerVersion,
         StoreError::Damaged(_) => Exit::Damaged,
+        StoreError::Journal(_) => Exit::JournalUnusable,
         StoreError::Full => Exit::StoreFull,
         StoreError::Permission(_) => Exit::StoreUnusable,
         StoreError::Io(_) => Exit::Failure,

@@ -22,33 +22,43 @@ impl fmt::Display for Digest {
 }
 
 /// Canonical bytes of one row: a tag, then fields little-endian, byte strings with their length before them.
-struct Canonical(Vec<u8>);
+pub struct Canonical(Vec<u8>);
 
 impl Canonical {
-    fn new(tag: u8) -> Self {
+    /// Begins a row.
+    pub fn new(tag: u8) -> Self {
         let mut bytes = Vec::with_capacity(128);
         bytes.push(tag);
         Canonical(bytes)
     }
 
-    fn u32(mut self, value: u32) -> Self {
+    /// A number of 32 bits.
+    pub fn u32(mut self, value: u32) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    fn u64(mut self, value: u64) -> Self {
+    /// A number of 64 bits.
+    pub fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    fn time(self, time: Timestamp) -> Self {
+    /// Seconds and nanoseconds.
+    pub fn time(self, time: Timestamp) -> Self {
         self.u64(time.secs as u64).u32(time.nanos)
     }
 
-    fn bytes(mut self, value: &[u8]) -> Self {
+    /// A byte string with its length.
+    pub fn bytes(mut self, value: &[u8]) -> Self {
         self = self.u32(value.len() as u32);
         self.0.extend_from_slice(value);
         self
+    }
+
+    /// The low half of XXH3-64.
+    pub fn sum(&self) -> u32 {
+        xxh3_64(&self.0) as u32
     }
 
     fn hash(self) -> u128 {
@@ -81,12 +91,6 @@ fn dentry(row: &DentryRow) -> Canonical {
 pub trait RowSum {
     /// The low half of XXH3-64 of the row's bytes.
     fn sum(&self) -> u32;
-}
-
-impl Canonical {
-    fn sum(&self) -> u32 {
-        xxh3_64(&self.0) as u32
-    }
 }
 
 impl RowSum for InodeRow {

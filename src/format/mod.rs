@@ -4,12 +4,13 @@
 
 mod change;
 mod digest;
+pub mod journal;
 mod pack;
 mod rows;
 mod transaction;
 
 pub use change::Change;
-pub use digest::{Digest, RowSum, content_hash, content_len};
+pub use digest::{Canonical, Digest, RowSum, content_hash, content_len};
 pub use pack::{Codec, Pack, PackBuilder, PackError};
 pub use rows::{BlockRow, Counts, DentryRow, InodeRow, XattrRow};
 pub use transaction::{FileChanges, SealedTransaction, Transaction};

@@ -7,6 +7,9 @@ use super::change::Change;
 use super::rows::{BlockRow, DentryRow, InodeRow};
 use crate::base::{DataId, Ino, Map, Name, Seq};
 
+/// Bytes that a row takes in memory, roughly: an inode with its name.
+const ROW_MEMORY: usize = 300;
+
 /// What a transaction does to the blocks of one file: first the dropped ranges go, then the rows are put.
 #[derive(Debug, Default)]
 pub struct FileChanges {
@@ -47,6 +50,11 @@ impl Transaction {
     /// Whether a commit of it would change nothing.
     pub fn is_empty(&self) -> bool {
         self.changes == 0
+    }
+
+    /// About what it takes in memory, in bytes.
+    pub fn memory(&self) -> usize {
+        self.data_bytes + self.changes * ROW_MEMORY
     }
 
     /// Merges one change.

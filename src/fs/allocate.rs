@@ -6,7 +6,7 @@ use super::blockmap::{Block, Span, mask_touching, mask_within, spans};
 use super::inode::{Body, File};
 use super::state::{Op, Step};
 use super::types::{Caller, Seek};
-use crate::base::limits::{BLOCK_SIZE, FILE_SIZE_MAX, PIECE_SIZE, PIECES_PER_BLOCK};
+use crate::base::limits::{BLOCK_SIZE, FILE_SIZE_MAX, PIECE_SIZE, PIECES_PER_BLOCK, RANGE_STEP};
 use crate::base::{DataId, Errno, Ino};
 use crate::format::Change;
 
@@ -84,8 +84,8 @@ impl Op<'_> {
         Ok(())
     }
 
-    /// Allocates what is a hole in the range, all or nothing.
-    fn allocate(&mut self, ino: Ino, offset: u64, until: u64) -> Step<i64> {
+    /// Whether what is a hole in the range fits under the cap.
+    fn affords(&self, ino: Ino, offset: u64, until: u64) -> Step<()> {
         let blocks = self.blocks(ino)?;
         let wanted = until.div_ceil(PIECE) - offset / PIECE;
         let present = |span: Span| {
@@ -94,7 +94,12 @@ impl Op<'_> {
         };
         // What is there can be at most the whole file, so an absurd length is refused without being walked.
         self.room(0, wanted.saturating_sub(self.inode(ino)?.row.pieces))?;
-        self.room(0, wanted - spans(offset, until).map(present).sum::<u64>())?;
+        Ok(self.room(0, wanted - spans(offset, until).map(present).sum::<u64>())?)
+    }
+
+    /// Allocates what is a hole in the range, which fits.
+    fn allocate(&mut self, ino: Ino, offset: u64, until: u64) -> Step<i64> {
+        self.blocks(ino)?;
         let mut grown = 0;
         for span in spans(offset, until) {
             let old = self.block(ino, span.index);
@@ -149,18 +154,28 @@ impl Fs {
             return Err(Errno::Inval);
         }
         let until = offset.checked_add(length).filter(|&until| until <= FILE_SIZE_MAX).ok_or(Errno::FBig)?;
-        self.change(|op| {
-            op.look_at_capability(ino)?;
-            let grown = match mode {
-                0 | KEEP => op.allocate(ino, offset, until)?,
-                PUNCH => op.punch(ino, offset, until)?,
-                mode if mode & !KEEP == ZERO => op.zero_range(ino, offset, until)?,
-                _ => return Err(Errno::OpNotSupp.into()),
-            };
-            let size = if mode & KEEP == 0 { until } else { 0 };
-            op.finish_allocation(caller, ino, grown, size);
-            Ok(())
-        })
+        let mut at = offset;
+        while at < until {
+            // Holes are punched in one go: they are one row however long they are.
+            let next = if mode == PUNCH { until } else { until.min((at / RANGE_STEP + 1) * RANGE_STEP) };
+            self.change(|op| {
+                op.look_at_capability(ino)?;
+                let grown = match mode {
+                    0 | KEEP => op.affords(ino, at, until).and_then(|()| op.allocate(ino, at, next))?,
+                    PUNCH => op.punch(ino, at, next)?,
+                    mode if mode & !KEEP == ZERO => {
+                        op.affords(ino, at, until)?;
+                        op.zero_range(ino, at, next)?
+                    }
+                    _ => return Err(Errno::OpNotSupp.into()),
+                };
+                let size = if mode & KEEP == 0 { next } else { 0 };
+                op.finish_allocation(caller, ino, grown, size);
+                Ok(())
+            })?;
+            at = next;
+        }
+        Ok(())
     }
 
     /// The next data or hole at or after `offset`; ENXIO at and behind the end of the file.
@@ -205,9 +220,6 @@ fn end_of(what: Seek, size: u64) -> Step<u64> {
 impl Op<'_> {
     /// Makes the range read as zeros and allocates all of it.
     fn zero_range(&mut self, ino: Ino, offset: u64, until: u64) -> Step<i64> {
-        self.blocks(ino)?;
-        let wanted = until.div_ceil(PIECE) - offset / PIECE;
-        self.room(0, wanted.saturating_sub(self.inode(ino)?.row.pieces))?;
         self.look_at_bases(ino, spans(offset, until).filter(|span| !span.is_whole()))?;
         let mut grown = self.allocate(ino, offset, until)?;
         for span in spans(offset, until) {

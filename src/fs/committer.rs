@@ -1,5 +1,6 @@
-//! The committer: one thread, the only writer of the session database. It seals the running transaction by swapping it
-//! for an empty one, commits it with the state unlocked, and tells those who wait.
+//! The committer: one thread, the only writer of the session database. It commits sealed transactions in their order,
+//! with the state unlocked, gives their journal segments back, and tells those who wait. It waits for nobody who serves
+//! a request.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,8 +12,8 @@ use parking_lot::MutexGuard;
 use super::Fs;
 use super::state::{Refusal, State};
 use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS};
-use crate::base::{Errno, Seq};
-use crate::format::SealedTransaction;
+use crate::base::{Errno, failpoint};
+use crate::format::{SealedTransaction, Transaction};
 use crate::store::{NextIds, StoreError, Superblock, Writer};
 
 /// Starts the committer of a session.
@@ -33,19 +34,16 @@ struct Committer {
 impl Committer {
     fn run(mut self) {
         loop {
-            let mut state = self.fs.state.lock();
-            let sealed = match self.wait_for_work(&mut state) {
-                Work::Commit => seal(&mut state),
-                Work::Maintain => {
-                    drop(state);
-                    self.maintain();
-                    continue;
+            let work = self.wait_for_work(&mut self.fs.state.lock());
+            match work {
+                Work::Commit => {
+                    if !self.commit_oldest() {
+                        break;
+                    }
                 }
+                Work::Maintain => self.maintain(),
                 Work::Stop => break,
-            };
-            let next = state.next;
-            drop(state);
-            self.commit(&sealed, next);
+            }
         }
         self.stop();
     }
@@ -53,19 +51,27 @@ impl Committer {
     /// Sleeps until there is something to do; not at all when there is, and for ever when nothing changes.
     fn wait_for_work(&self, state: &mut MutexGuard<'_, State>) -> Work {
         loop {
-            // A sealed transaction that is left here could not be committed; what came after it must not be either.
-            if state.stopping && (state.running.is_empty() || state.is_failed() || state.sealed.is_some()) {
+            if state.abandoned || state.stopping && state.is_failed() {
                 return Work::Stop;
             }
-            let now = Instant::now();
-            let due = state.dirty_since.map(|since| since + Duration::from_millis(COMMIT_INTERVAL_MS));
-            if state.running.is_empty() || state.is_failed() {
-                state.commit_wanted = false;
-                self.fs.progress.notify_all();
-            } else if state.stopping || state.commit_is_due() || due.is_some_and(|due| due <= now) {
+            if state.is_failed() {
+                self.fs.work.wait(state);
+                continue;
+            }
+            if !state.sealed.is_empty() {
                 return Work::Commit;
             }
-            match due.filter(|_| !state.running.is_empty() && !state.is_failed()) {
+            let due = state.dirty_since.map(|since| since + Duration::from_millis(COMMIT_INTERVAL_MS));
+            if state.running.is_empty() {
+                if state.stopping {
+                    return Work::Stop;
+                }
+                state.commit_wanted = false;
+            } else if state.stopping || state.commit_wanted || due.is_some_and(|due| due <= Instant::now()) {
+                state.seal();
+                return Work::Commit;
+            }
+            match due {
                 Some(due) => {
                     self.fs.work.wait_until(state, due);
                 }
@@ -75,15 +81,40 @@ impl Committer {
         }
     }
 
-    /// Commits what was sealed, again and again while the disk is full; another failure latches.
-    fn commit(&mut self, sealed: &SealedTransaction, next: NextIds) {
+    /// Commits the oldest sealed transaction, again and again while the disk is full; another failure latches. False
+    /// when the committer has to end with it uncommitted.
+    fn commit_oldest(&mut self) -> bool {
+        let (operations, next, txn) = match self.fs.state.lock().sealed.front() {
+            Some(oldest) => (oldest.operations, oldest.next, oldest.txn.clone()),
+            None => return true,
+        };
+        let fs = Arc::clone(&self.fs);
+        let txn = match txn {
+            Some(txn) => Ok(Some(txn)),
+            None => fs.reload(operations),
+        };
+        // Nothing is committed that the journal does not hold.
+        let ready = txn.and_then(|txn| fs.append(operations.1).map(|()| txn));
+        match ready {
+            Ok(Some(txn)) => self.commit(&txn, next),
+            Ok(None) => true,
+            Err(failure) => {
+                fs.fail(&failure);
+                true
+            }
+        }
+    }
+
+    fn commit(&mut self, sealed: &SealedTransaction, next: NextIds) -> bool {
         let started = Instant::now();
         let mut told = false;
         loop {
+            failpoint::passed("a sealed transaction is not committed yet");
             match self.writer.commit(sealed, next) {
                 Ok(superblock) => {
+                    failpoint::passed("a sealed transaction is committed");
                     self.committed(sealed, &superblock, started.elapsed());
-                    return;
+                    return true;
                 }
                 Err(StoreError::Full) => {
                     if !std::mem::replace(&mut told, true) {
@@ -93,24 +124,21 @@ impl Committer {
                     state.refusal.get_or_insert(Refusal::DiskFull);
                     self.fs.progress.notify_all();
                     if state.stopping {
-                        break;
+                        return false;
                     }
                     self.fs.work.wait_for(&mut state, Duration::from_millis(DISK_FULL_RETRY_MS));
                 }
                 Err(failure) => {
-                    error!("{failure}: nothing can be changed any more; reads go on");
-                    let mut state = self.fs.state.lock();
-                    state.refusal = Some(Refusal::Failed(failure.to_string()));
-                    self.fs.progress.notify_all();
-                    break;
+                    self.fs.fail(&failure);
+                    return true;
                 }
             }
         }
     }
 
-    fn committed(&mut self, sealed: &SealedTransaction, superblock: &Superblock, took: Duration) {
+    fn committed(&mut self, sealed: &Transaction, superblock: &Superblock, took: Duration) {
         let mut state = self.fs.state.lock();
-        state.sealed = None;
+        state.sealed.pop_front();
         state.committed = sealed.last_seq;
         state.txid = superblock.txid;
         if state.refusal == Some(Refusal::DiskFull) {
@@ -119,6 +147,11 @@ impl Committer {
         }
         drop(state);
         self.maintenance_waits = true;
+        if let Err(failure) = self.fs.journal.recycle(sealed.last_seq) {
+            self.fs.fail(&failure);
+        }
+        // Locked once more, so that nobody who has just looked misses it.
+        self.fs.delete_forgotten(self.fs.state.lock());
         self.fs.progress.notify_all();
         log::debug!(
             "transaction {}: {} changes, {} content bytes, {took:.1?}",
@@ -129,37 +162,46 @@ impl Committer {
     }
 
     fn maintain(&mut self) {
-        self.maintenance_waits = match self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS)) {
-            Ok(more) => more,
-            Err(failure) => {
-                warn!("housekeeping put off: {failure}");
-                false
-            }
-        };
+        if let Err(failure) = self.fs.journal.prepare() {
+            log::debug!("no written segment in the journal: {failure}");
+        }
+        let more = self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS));
+        self.maintenance_waits = more.unwrap_or_else(|failure| {
+            warn!("housekeeping put off: {failure}");
+            false
+        });
     }
 
     /// Everything is committed, or cannot be: closes the database and leaves the result for whoever asks.
-    fn stop(mut self) {
-        let state = self.fs.state.lock();
+    fn stop(self) {
+        let Committer { fs, writer, .. } = self;
+        let state = fs.state.lock();
         let unsaved = match &state.refusal {
+            _ if state.abandoned => Some(StoreError::Io("abandoned".into())),
             Some(Refusal::Failed(why)) => Some(StoreError::Io(why.clone())),
-            _ if state.sealed.is_some() => Some(StoreError::Full),
+            _ if !state.sealed.is_empty() => Some(StoreError::Full),
             _ => None,
         };
-        let abandoned = state.abandoned;
         drop(state);
         let outcome = match unsaved {
-            _ if abandoned => Err(StoreError::Io("abandoned".into())),
             Some(failure) => Err(failure),
-            None => self.writer.reap_orphans().and_then(|_| self.writer.close()),
+            None => close(writer, &fs),
         };
         if let Ok(superblock) = &outcome {
             info!("stopped at transaction {}, digest {}", superblock.txid, superblock.digest);
         }
-        *self.fs.outcome.lock() = Some(outcome);
-        self.fs.state.lock().ended = true;
-        self.fs.progress.notify_all();
+        *fs.outcome.lock() = Some(outcome);
+        fs.state.lock().ended = true;
+        fs.progress.notify_all();
     }
+}
+
+fn close(mut writer: Writer, fs: &Fs) -> Result<Superblock, StoreError> {
+    failpoint::passed("everything is committed and the database is not closed yet");
+    writer.reap_orphans()?;
+    let superblock = writer.close()?;
+    fs.journal.remove()?;
+    Ok(superblock)
 }
 
 enum Work {
@@ -168,23 +210,25 @@ enum Work {
     Stop,
 }
 
-/// Swaps the running transaction for an empty one. From here on it never changes: content in it counts as written out,
-/// so the next write to such a block makes a new version.
-fn seal(state: &mut State) -> SealedTransaction {
-    debug_assert!(state.sealed.is_none(), "one transaction after the other");
-    let sealed = SealedTransaction::new(std::mem::take(&mut state.running));
-    state.sealed = Some(sealed.clone());
-    state.first_data = state.next.data;
-    state.dirty_since = None;
-    state.commit_wanted = false;
-    sealed
-}
-
 impl Fs {
+    /// Returns once every operation that ended before the call survives a power cut. Those who call together are served
+    /// by one sync.
+    pub fn fsync(&self) -> Result<(), Errno> {
+        let (last, committed) = {
+            let state = self.state.lock();
+            (state.last_seq(), state.committed)
+        };
+        if committed >= last {
+            return Ok(());
+        }
+        let synced = self.append(last).and_then(|()| self.journal.sync().inspect_err(|failure| self.fail(failure)));
+        synced.map_err(|failure| failure.errno())
+    }
+
     /// Returns once every operation that ended before the call is committed.
-    pub fn sync(&self) -> Result<(), Errno> {
+    pub fn commit(&self) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        let target = Seq(state.next.seq.0.saturating_sub(1));
+        let target = state.last_seq();
         loop {
             if state.committed >= target {
                 return Ok(());
@@ -199,27 +243,24 @@ impl Fs {
         }
     }
 
-    /// Freezes mutations (they get EROFS from here on), commits, reaps orphans, closes the database. A second call
-    /// returns the same result.
+    /// Freezes mutations (they get EROFS from here on), commits, reaps orphans, closes the database, takes the journal
+    /// away. What could not be committed stays in the journal for the next mount. A second call returns the same result.
     pub fn stop(&self) -> Result<Superblock, StoreError> {
-        self.end(false)
+        self.end_committer(false)
     }
 
-    /// Ends without a commit, as a crash would: what no commit has is lost. For tests of what survives.
+    /// Ends without a commit, as the death of this process would. For tests of what survives.
     pub fn abandon(&self) {
         // The outcome is an error by design: nothing was saved.
-        let _ = self.end(true);
+        let _ = self.end_committer(true);
     }
 
-    fn end(&self, abandon: bool) -> Result<Superblock, StoreError> {
+    fn end_committer(&self, abandon: bool) -> Result<Superblock, StoreError> {
         let mut committer = self.committer.lock();
         if let Some(thread) = committer.take() {
             let mut state = self.state.lock();
             state.refusal.get_or_insert(Refusal::Stopping);
-            if abandon {
-                state.abandoned = true;
-                state.running = Default::default();
-            }
+            state.abandoned = abandon;
             state.stopping = true;
             drop(state);
             self.work.notify_all();

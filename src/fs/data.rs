@@ -10,6 +10,7 @@ use super::Fs;
 use super::attr::clear_set_id;
 use super::blockmap::{Block, BlockMap, Span, mask_touching, spans};
 use super::inode::{Body, File};
+use super::sealed::Uncommitted;
 use super::state::{Look, Need, Op, State, Step, Stop};
 use super::types::WriteFlags;
 use crate::base::limits::{BLOCK_SIZE, FILE_SIZE_MAX, PIECE_SIZE};
@@ -59,10 +60,10 @@ impl Look<'_> {
     fn bytes(&self, id: DataId) -> Option<Bytes> {
         if id == DataId::ZEROS {
             Some(Bytes::Zeros)
-        } else if let Some(buffer) = self.uncommitted(id) {
-            Some(Bytes::Buffer(buffer.clone()))
+        } else if let Uncommitted::Here(buffer) = self.uncommitted(id) {
+            Some(Bytes::Buffer(buffer))
         } else {
-            self.contents.get(&id).cloned().map(Bytes::Stored)
+            self.contents.get(&id).cloned()
         }
     }
 
@@ -255,7 +256,6 @@ impl Fs {
         if end.is_none_or(|end| end > FILE_SIZE_MAX) {
             return Err(Errno::FBig);
         }
-        self.wait_for_memory();
         if flags.from_cache {
             // The kernel does not look at how much of a writeback was taken, so what is left out has to be an error.
             let all = self.change(|op| op.write_mapped(ino, offset, bytes, flags))?;

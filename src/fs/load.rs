@@ -122,7 +122,7 @@ impl Fs {
 
     fn load_contents(&self, ids: &[DataId], loaded: &mut Loaded) -> Result<(), StoreError> {
         for &id in ids {
-            if let Some(content) = self.store.data(id)? {
+            if let Some(content) = self.content(id)? {
                 loaded.contents.insert(id, content);
                 continue;
             }

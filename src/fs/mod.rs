@@ -1,6 +1,7 @@
 //! POSIX semantics over memory: the namespace and the files of one session, with no kernel and no SQL in it.
 //!
-//! One lock guards all metadata ([`state`]); the store is read outside it ([`load`]); one thread commits
+//! One lock guards all metadata ([`state`]); the store is read outside it ([`load`]). An operation edits under the lock,
+//! is in the journal before its caller is told, and waits in a transaction ([`sealed`]) for the one thread that commits
 //! ([`committer`]). The operations stand by family: [`names`], [`rename`], [`attr`], [`data`], [`allocate`],
 //! [`copy`], [`xattr`].
 
@@ -17,26 +18,29 @@ mod load;
 mod names;
 mod readdir;
 mod rename;
+mod sealed;
 mod state;
 mod types;
 mod xattr;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::inode::Inode;
 use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
-use crate::base::limits::{DIRTY_MAX, DIRTY_ROWS_MAX, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
-use crate::base::{Errno, Ino, Map};
+use crate::base::limits::{ORPHAN_DRAIN_MS, PIECE_SIZE, UNAPPENDED_MAX, pieces};
+use crate::base::{Errno, Ino, Map, Seq};
 use crate::format::Transaction;
-use crate::store::{Store, StoreError, Superblock, Writer};
+use crate::format::journal::Records;
+use crate::store::{Journal, Opened, Recovery, Store, StoreError, Superblock};
 
 /// One mounted session. Every method can be called from any thread.
 ///
@@ -46,6 +50,9 @@ use crate::store::{Store, StoreError, Superblock, Writer};
 #[derive(Debug)]
 pub struct Fs {
     store: Arc<Store>,
+    journal: Journal,
+    recovery: Recovery,
+    /// Taken inside the journal's locks, so the journal is never called while holding it.
     state: Mutex<State>,
     /// Held by whoever loads from the store into `state`, so that nothing is loaded twice. Taken before `state`, never
     /// while holding it.
@@ -61,7 +68,8 @@ pub struct Fs {
 
 impl Fs {
     /// Starts serving a session: reaps the orphans of its last life, loads the root, starts the committer.
-    pub fn start(store: Arc<Store>, mut writer: Writer) -> Result<Arc<Fs>, StoreError> {
+    pub fn start(opened: Opened) -> Result<Arc<Fs>, StoreError> {
+        let Opened { store, mut writer, journal, recovery } = opened;
         writer.reap_orphans()?;
         let superblock = store.superblock()?;
         let root = store.inode(Ino::ROOT)?.ok_or_else(|| StoreError::Damaged("the root directory is gone".into()))?;
@@ -70,16 +78,22 @@ impl Fs {
         let state = State {
             inodes,
             running: Transaction::default(),
-            sealed: None,
+            first_seq: superblock.next.seq,
             first_data: superblock.next.data,
+            sealed: VecDeque::new(),
+            records: Records::default(),
+            recorded_bytes: 0,
+            journaled: journal.is_kept(),
             next: superblock.next,
             pieces_used: superblock.counts.pieces,
             pieces_limit: superblock.bytes_limit / PIECE_SIZE as u64,
             inodes_used: superblock.counts.inodes,
             inodes_limit: superblock.inodes_limit,
             orphans: 0,
+            forgotten: Vec::new(),
+            deleted: 0,
             refusal: None,
-            committed: crate::base::Seq(superblock.next.seq.0.saturating_sub(1)),
+            committed: Seq(superblock.next.seq.0.saturating_sub(1)),
             txid: superblock.txid,
             dirty_since: None,
             commit_wanted: false,
@@ -89,6 +103,8 @@ impl Fs {
         };
         let fs = Arc::new(Fs {
             store,
+            journal,
+            recovery,
             state: Mutex::new(state),
             loading: Mutex::new(()),
             work: Condvar::new(),
@@ -114,10 +130,12 @@ impl Fs {
 
     /// How it is doing, for `status`.
     pub fn health(&self) -> Health {
-        let usage = self.usage();
+        let (usage, journal) = (self.usage(), self.journal.usage());
         let state = self.state.lock();
         Health {
             usage,
+            journal,
+            recovery: self.recovery,
             txid: state.txid,
             dirty_bytes: state.dirty_bytes() as u64,
             throttled: self.throttled.load(Ordering::Relaxed),
@@ -131,19 +149,32 @@ impl Fs {
 
     /// Gives back references that the kernel held. With the last one an unlinked inode is gone.
     pub fn forget(&self, ino: Ino, count: u64) {
-        let contents = Contents::default();
-        let mut op = Op::new(Look { state: self.state.lock(), contents: &contents });
-        let Some(inode) = op.inodes.get_mut(&ino) else { return };
+        let mut state = self.state.lock();
+        let Some(inode) = state.inodes.get_mut(&ino) else { return };
         debug_assert!(inode.lookups >= count, "more references given back than were taken");
         inode.lookups = inode.lookups.saturating_sub(count);
-        let frozen = matches!(op.refusal, Some(Refusal::Stopping | Refusal::Failed(_)));
-        if op.inodes.get(&ino).is_none_or(|inode| inode.lookups > 0 || !inode.row.is_orphan()) || frozen {
-            return; // A stop reaps the orphans that are left.
+        if inode.lookups == 0 && inode.row.is_orphan() {
+            state.forgotten.push(ino);
+            self.delete_forgotten(state);
         }
-        op.delete(ino);
-        if op.finish() {
-            self.work.notify_one();
+    }
+
+    /// Deletes the orphans that the kernel has given back, if there is room to record it. Nobody waits for that: the
+    /// committer looks again after each commit, and a stop reaps what is left.
+    fn delete_forgotten(&self, state: MutexGuard<'_, State>) {
+        let frozen = matches!(state.refusal, Some(Refusal::Stopping | Refusal::Failed(_)));
+        if state.forgotten.is_empty() || frozen || !self.has_room(&state) {
+            return;
         }
+        let contents = Contents::default();
+        let mut op = Op::new(Look { state, contents: &contents });
+        for ino in std::mem::take(&mut op.forgotten) {
+            if op.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0 && inode.row.is_orphan()) {
+                op.delete(ino);
+            }
+        }
+        // Who waits for space may go on as soon as it is there; a failed append has latched.
+        let _ = self.end(op);
         self.progress.notify_all();
     }
 
@@ -166,19 +197,10 @@ impl Fs {
         let mut loaded = load::Loaded::default();
         let mut drain_until = None;
         loop {
-            let mut state = self.state.lock();
-            while state.refusal.is_none() && state.running.changes >= DIRTY_ROWS_MAX {
-                self.wait_for_commit(&mut state);
-            }
-            if let Some(refusal) = &state.refusal {
-                return Err(refusal.errno());
-            }
-            let mut op = Op::new(Look { state, contents: loaded.contents() });
+            let mut op = Op::new(Look { state: self.lock_with_room()?, contents: loaded.contents() });
             match run(&mut op) {
                 Ok(value) => {
-                    if op.finish() {
-                        self.work.notify_one();
-                    }
+                    self.end(op)?;
                     return Ok(value);
                 }
                 Err(Stop::Errno(errno)) => {
@@ -194,16 +216,89 @@ impl Fs {
         }
     }
 
+    /// Ends an operation: returns once the journal has it and all before it.
+    fn end(&self, op: Op<'_>) -> Result<(), Errno> {
+        let Some(finished) = op.finish() else { return Ok(()) };
+        if finished.wake {
+            self.work.notify_one();
+        }
+        self.append(finished.seq).map_err(|failure| failure.errno())?;
+        if finished.sealed {
+            self.state.lock().spill(self.journal.appended());
+        }
+        Ok(())
+    }
+
+    /// Has the journal hold everything up to this operation.
+    fn append(&self, upto: Seq) -> Result<(), StoreError> {
+        let fetch = |spare: &mut Records| std::mem::swap(spare, &mut self.state.lock().records);
+        self.journal.append(upto, fetch).inspect_err(|failure| self.fail(failure))
+    }
+
+    /// The store failed for good: what is acknowledged stays, nothing more is.
+    fn fail(&self, failure: &StoreError) {
+        let mut state = self.state.lock();
+        if !state.is_failed() {
+            log::error!("{failure}: nothing can be changed any more; reads go on");
+            state.refusal = Some(Refusal::Failed(failure.to_string()));
+        }
+        self.progress.notify_all();
+        self.work.notify_one();
+    }
+
+    /// Whether the journal has room for one more operation, whatever it is.
+    fn has_room(&self, state: &State) -> bool {
+        let unappended = state.recorded_bytes.saturating_sub(self.journal.appended_bytes());
+        !state.journaled || unappended <= UNAPPENDED_MAX && self.journal.has_room()
+    }
+
+    /// Locks the state for an operation: once begun, it cannot fail for want of room in the journal. A full disk under
+    /// the store is ENOSPC here, before anything is changed.
+    fn lock_with_room(&self) -> Result<MutexGuard<'_, State>, Errno> {
+        let mut state = self.state.lock();
+        let mut waited = false;
+        loop {
+            if let Some(refusal) = &state.refusal {
+                return Err(refusal.errno());
+            }
+            if self.has_room(&state) {
+                return Ok(state);
+            }
+            let last = state.last_seq();
+            let more = MutexGuard::unlocked(&mut state, || {
+                self.append(last)?;
+                self.journal.grow()
+            });
+            match more {
+                Ok(true) => {}
+                Ok(false) => {
+                    if !std::mem::replace(&mut waited, true) {
+                        self.throttled.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // Between the look and the wait a commit may have made room.
+                    if state.refusal.is_none() && !self.has_room(&state) {
+                        state.commit_wanted = true;
+                        self.wait_for_commit(&mut state);
+                    }
+                }
+                Err(StoreError::Full) => return Err(Errno::NoSpc),
+                Err(failure) => {
+                    MutexGuard::unlocked(&mut state, || self.fail(&failure));
+                }
+            }
+        }
+    }
+
     /// After ENOSPC: the kernel gives unlinked inodes back in its own time, so wait a moment for the space of those.
     /// Returns whether some came back.
     fn drain_orphans(&self, op: Op<'_>, until: &mut Option<Instant>) -> bool {
-        let before = op.orphans;
-        if before == 0 {
+        if op.orphans == 0 {
             return false;
         }
+        let before = op.deleted;
         let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(ORPHAN_DRAIN_MS));
         let mut state = op.into_state();
-        while state.orphans >= before {
+        while state.deleted == before {
             if self.progress.wait_until(&mut state, until).timed_out() {
                 return false;
             }
@@ -219,25 +314,12 @@ impl Fs {
         if state.refusal.is_some() {
             return false;
         }
-        let many_bytes = state.dirty_bytes() >= DIRTY_MAX && space.is_some_and(|bytes| bytes > 0);
-        let many_rows = state.running.changes >= DIRTY_ROWS_MAX;
         // One more piece, by which a directory may grow.
         let full = |bytes| state.orphans > 0 && state.room(1, pieces(bytes) + 1).is_err();
-        many_bytes || many_rows || space.is_some_and(full)
+        !self.has_room(&state) || space.is_some_and(full)
     }
 
-    /// Waits until content may become dirty again.
-    fn wait_for_memory(&self) {
-        let mut state = self.state.lock();
-        if state.dirty_bytes() >= DIRTY_MAX {
-            self.throttled.fetch_add(1, Ordering::Relaxed);
-        }
-        while state.dirty_bytes() >= DIRTY_MAX && state.refusal.is_none() {
-            self.wait_for_commit(&mut state);
-        }
-    }
-
-    fn wait_for_commit(&self, state: &mut parking_lot::MutexGuard<'_, State>) {
+    fn wait_for_commit(&self, state: &mut MutexGuard<'_, State>) {
         self.work.notify_one();
         self.progress.wait(state);
     }

@@ -104,6 +104,17 @@ impl Op<'_> {
         self.record(Change::DropDentry { parent, name });
     }
 
+    /// Refuses to take more links off an inode than it has, while nothing has changed yet: then its row was written
+    /// wrong, checksum and all, and a count below zero would be the next wrong one.
+    pub fn check_links(&self, ino: Ino, links: u32) -> Step<()> {
+        let nlink = self.inode(ino)?.row.nlink;
+        if nlink >= links {
+            return Ok(());
+        }
+        log::error!("inode {ino}: a name leads to it, but it has {nlink} links: sessionfs check says more");
+        Err(Errno::Io.into())
+    }
+
     /// Counts a reference for the kernel and shows the inode.
     pub fn refer(&mut self, ino: Ino) -> Result<Attr, Errno> {
         let inode = self.inode_mut(ino)?;
@@ -166,6 +177,7 @@ impl Fs {
             if op.inode(entry.ino)?.row.is_dir() {
                 return Err(Errno::IsDir.into());
             }
+            op.check_links(entry.ino, 1)?;
             op.remove_name(parent, &Name::from(name), 0);
             op.drop_links(entry.ino, 1);
             Ok(())
@@ -186,6 +198,7 @@ impl Fs {
             if !dir.is_empty() {
                 return Err(Errno::NotEmpty.into());
             }
+            op.check_links(entry.ino, 2)?;
             op.remove_name(parent, &Name::from(name), -1);
             op.drop_links(entry.ino, 2);
             Ok(())

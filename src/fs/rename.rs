@@ -57,6 +57,7 @@ impl Op<'_> {
                 (true, true) if !self.dir(old.ino)?.1.is_empty() => return Err(Errno::NotEmpty.into()),
                 _ => {}
             }
+            self.check_links(old.ino, if old_is_dir { 2 } else { 1 })?;
         } else {
             if self.inode(to.parent)?.row.is_orphan() {
                 return Err(Errno::NoEnt.into());

@@ -4,17 +4,20 @@
 //! [`Stop::Need`]; the driver loads that with the lock released and starts the closure over. So no I/O happens under
 //! the lock, and an edit, once begun, cannot fail half-way.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
+use super::data::Bytes;
 use super::inode::{Dir, Inode};
+use super::sealed::Sealed;
 use crate::base::limits::{DIRTY_COMMIT, DIRTY_ROWS_COMMIT, PIECE_SIZE};
 use crate::base::{DataId, Errno, Ino, Map, Seq, Timestamp, Txid};
-use crate::format::{Change, SealedTransaction, Transaction};
-use crate::store::{Content, NextIds};
+use crate::format::journal::Records;
+use crate::format::{Change, Transaction};
+use crate::store::NextIds;
 
 /// Why an operation's closure did not finish.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl From<Errno> for Stop {
 pub(super) type Step<T> = Result<T, Stop>;
 
 /// Content loaded for one operation.
-pub(super) type Contents = Map<DataId, Content>;
+pub(super) type Contents = Map<DataId, Bytes>;
 
 /// Why nothing may be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +80,18 @@ pub(super) struct State {
     pub inodes: Map<Ino, Inode>,
     /// Collects what operations change.
     pub running: Transaction,
-    /// Being committed.
-    pub sealed: Option<SealedTransaction>,
+    /// The first operation in it, or to come.
+    pub first_seq: Seq,
     /// Data ids below this one are sealed or committed: their content must not change any more.
     pub first_data: DataId,
+    /// Waiting for their commit, oldest first.
+    pub sealed: VecDeque<Sealed>,
+    /// On their way to the journal.
+    pub records: Records,
+    /// Bytes of all records ever made here.
+    pub recorded_bytes: u64,
+    /// Whether records are made.
+    pub journaled: bool,
     pub next: NextIds,
     pub pieces_used: u64,
     pub pieces_limit: u64,
@@ -88,6 +99,10 @@ pub(super) struct State {
     pub inodes_limit: u64,
     /// Inodes without a name that the kernel still refers to.
     pub orphans: usize,
+    /// Orphans that the kernel has given back while there was no room in the journal to say so.
+    pub forgotten: Vec<Ino>,
+    /// How many orphans were deleted so far.
+    pub deleted: u64,
     pub refusal: Option<Refusal>,
     /// The last operation and transaction committed.
     pub committed: Seq,
@@ -138,17 +153,12 @@ impl State {
 
     /// Content bytes that wait for a commit or are in one.
     pub fn dirty_bytes(&self) -> usize {
-        self.running.data_bytes + self.sealed.as_ref().map_or(0, |sealed| sealed.data_bytes)
+        self.running.data_bytes + self.sealed.iter().map(|sealed| sealed.data_bytes).sum::<usize>()
     }
 
-    /// Content that no finished commit has: in the running or the sealed transaction.
-    pub fn uncommitted(&self, id: DataId) -> Option<&Arc<Vec<u8>>> {
-        self.running.data.get(&id).or_else(|| self.sealed.as_ref()?.data.get(&id))
-    }
-
-    /// Whether the committer has something to do before its timer.
-    pub fn commit_is_due(&self) -> bool {
-        self.commit_wanted || self.running.data_bytes >= DIRTY_COMMIT || self.running.changes >= DIRTY_ROWS_COMMIT
+    /// The last operation there was.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.next.seq.0.saturating_sub(1))
     }
 
     /// Whether the store failed for good.
@@ -182,6 +192,17 @@ pub(super) struct Op<'a> {
     /// The time of this operation: one for all it touches.
     pub now: Timestamp,
     changed: bool,
+    /// Bytes of records before it.
+    records_before: usize,
+}
+
+/// An operation that has its place in the order.
+pub(super) struct Finished {
+    pub seq: Seq,
+    /// It ended a transaction.
+    pub sealed: bool,
+    /// The committer has something to do.
+    pub wake: bool,
 }
 
 impl Deref for Op<'_> {
@@ -200,21 +221,23 @@ impl DerefMut for Op<'_> {
 
 impl<'a> Op<'a> {
     pub fn new(look: Look<'a>) -> Op<'a> {
-        Op { look, now: Timestamp::now(), changed: false }
+        let records_before = look.state.records.len();
+        Op { look, now: Timestamp::now(), changed: false, records_before }
     }
 
     /// Merges a row change into the running transaction; from here on the operation cannot fail.
     pub fn record(&mut self, change: Change<'_>) {
         self.changed = true;
-        self.look.state.running.apply(change);
+        let State { records, running, journaled, .. } = &mut *self.look.state;
+        note(*journaled, records, running, change);
     }
 
     /// Records an inode's row as it now is in memory.
     pub fn record_inode(&mut self, ino: Ino) {
         self.changed = true;
-        let state = &mut *self.look.state;
-        if let Some(inode) = state.inodes.get(&ino) {
-            state.running.apply(Change::Inode(&inode.row));
+        let State { inodes, records, running, journaled, .. } = &mut *self.look.state;
+        if let Some(inode) = inodes.get(&ino) {
+            note(*journaled, records, running, Change::Inode(&inode.row));
         }
     }
 
@@ -264,6 +287,7 @@ impl<'a> Op<'a> {
             self.inodes_used -= 1;
             self.pieces_used -= inode.row.pieces;
             self.orphans -= 1;
+            self.deleted += 1;
             self.record(Change::DropInode(ino));
         }
     }
@@ -274,17 +298,33 @@ impl<'a> Op<'a> {
         self.look.state
     }
 
-    /// Ends the operation: gives it its place in the order. Returns whether the committer should be woken.
-    pub fn finish(mut self) -> bool {
+    /// Ends the operation: gives it its place in the order, and its transaction an end when it is large. `None` when it
+    /// changed nothing.
+    pub fn finish(mut self) -> Option<Finished> {
         if !std::mem::take(&mut self.changed) {
-            return false;
+            return None;
         }
+        let before = self.records_before;
         let state = &mut *self.look.state;
         let seq = state.next.seq;
         state.next.seq = seq.next();
         state.running.last_seq = seq;
+        state.records.finish(seq);
+        state.recorded_bytes += (state.records.len() - before) as u64;
         let first = state.dirty_since.is_none();
         state.dirty_since.get_or_insert_with(Instant::now);
-        first || state.commit_is_due()
+        let sealed = state.running.data_bytes >= DIRTY_COMMIT || state.running.changes >= DIRTY_ROWS_COMMIT;
+        if sealed {
+            state.seal();
+        }
+        Some(Finished { seq, sealed, wake: first || sealed || state.commit_wanted })
     }
+}
+
+/// Makes a row change part of the operation that is under way: of its record, and of its transaction.
+fn note(journaled: bool, records: &mut Records, running: &mut Transaction, change: Change<'_>) {
+    if journaled {
+        records.change(&change);
+    }
+    running.apply(change);
 }

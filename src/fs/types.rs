@@ -2,6 +2,7 @@
 
 use crate::base::{Cookie, FileKind, Ino, Timestamp, Txid};
 use crate::format::InodeRow;
+use crate::store::{JournalUsage, Recovery};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,10 @@ pub struct Usage {
 pub struct Health {
     /// Space and inodes.
     pub usage: Usage,
+    /// The journal.
+    pub journal: JournalUsage,
+    /// What this mount found in the journal of the last one.
+    pub recovery: Recovery,
     /// Last committed transaction.
     pub txid: Txid,
     /// Content bytes waiting to be committed.

@@ -84,11 +84,11 @@ impl Waiters {
     }
 }
 
-/// One commit serves everyone who asked before it began, so one thread is enough for any number of callers.
+/// One sync serves everyone who asked before it began, so one thread is enough for any number of callers.
 fn answer_syncs(fs: &Fs, queue: &Receiver<ReplyEmpty>) {
     while let Ok(first) = queue.recv() {
         let group: Vec<ReplyEmpty> = std::iter::once(first).chain(queue.try_iter()).collect();
-        let result = fs.sync();
+        let result = fs.fsync();
         for reply in group {
             match result {
                 Ok(()) => reply.ok(),

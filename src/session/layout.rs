@@ -111,6 +111,11 @@ impl SessionDir {
         self.path.join("session.db")
     }
 
+    /// The journal of the mount, or of one that was not stopped.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("session.journal")
+    }
+
     /// The file whose lock says that the session is in use.
     pub fn lock_file(&self) -> PathBuf {
         self.path.join("lock")

@@ -11,7 +11,7 @@ use super::lock::{Holder, Lock, Taken};
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
 use crate::base::{Errno, SessionId};
 use crate::fs::Fs;
-use crate::store::{CreateOptions, Store, StoreError, Superblock};
+use crate::store::{CreateOptions, HostDisk, Omit, Store, StoreError, Superblock};
 
 /// How to open a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,15 +133,16 @@ impl LockedSession {
             Store::create(&database, &options.for_new()).map_err(|source| self.database_error(source))?;
         }
         let opened = || -> Result<_, StoreError> {
-            let (store, mut writer) = Store::open(&database)?;
+            let journal = self.dir.journal();
+            let mut opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default())?;
+            let store = Arc::clone(&opened.store);
             let now = store.superblock()?;
             let bytes = options.bytes_limit.unwrap_or(now.bytes_limit);
             let inodes = options.inodes_limit.unwrap_or(now.inodes_limit);
             if (bytes, inodes) != (now.bytes_limit, now.inodes_limit) {
-                writer.set_limits(bytes, inodes)?;
+                opened.writer.set_limits(bytes, inodes)?;
             }
-            let fs = Fs::start(Arc::clone(&store), writer)?;
-            Ok((store, fs))
+            Ok((store, Fs::start(opened)?))
         };
         let (store, fs) = opened().map_err(|source| self.database_error(source))?;
         Ok((store, fs, created))
@@ -221,7 +222,7 @@ impl Session {
     /// The same for who has the parts and not the session: the lock stays with one owner.
     pub fn sync_parts(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<StopReport, SessionError> {
         let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
-        fs.sync().map_err(|errno| {
+        fs.commit().map_err(|errno| {
             failed(match errno {
                 Errno::NoSpc => StoreError::Full,
                 other => StoreError::Io(fs.health().failed.unwrap_or_else(|| other.to_string())),

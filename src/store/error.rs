@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::base::Errno;
+use crate::format::journal::RecordError;
 
 /// A failure of the session database.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub enum StoreError {
     /// Something in it is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// The journal cannot be replayed onto the database.
+    #[error("journal: {0}")]
+    Journal(String),
     /// The disk under the store is full.
     #[error("the disk under the store is full")]
     Full,
@@ -105,6 +109,12 @@ impl StoreError {
 
 fn is_full(code: i32) -> bool {
     code == libc::ENOSPC || code == libc::EDQUOT
+}
+
+impl From<RecordError> for StoreError {
+    fn from(error: RecordError) -> Self {
+        StoreError::Journal(error.to_string())
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {

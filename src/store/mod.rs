@@ -9,6 +9,7 @@ mod commit;
 mod content;
 mod disk;
 mod error;
+mod journal;
 mod maintain;
 mod open;
 mod pool;
@@ -24,6 +25,7 @@ pub use check::{Finding, check};
 pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
+pub use journal::{Journal, JournalUsage, Omit, Opened, Recovery};
 
 use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest};
@@ -55,6 +57,8 @@ pub struct Superblock {
     pub created: Timestamp,
     /// When it was last mounted, committed to, or stopped.
     pub last_active: Timestamp,
+    /// The feature words: compatible, read-only-compatible, incompatible. Kept as they are found.
+    pub features: [u64; 3],
 }
 
 /// The ids to be given next; all grow only, and all are committed with the rows that used them.
@@ -91,6 +95,7 @@ pub type Xattr = (Name, Box<[u8]>);
 /// An open session database, to read from.
 #[derive(Debug)]
 pub struct Store {
+    disk: Arc<dyn Disk>,
     pool: pool::Pool,
     cache: content::PackCache,
 }

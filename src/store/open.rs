@@ -1,8 +1,7 @@
 //! The beginning and the end of a session database: creating, opening, closing.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +14,7 @@ use super::content::PackCache;
 use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
-use super::{CreateOptions, NextIds, Store, StoreError, Superblock, Writer, superblock};
+use super::{CreateOptions, Disk, HostDisk, NextIds, Store, StoreError, Superblock, Writer, superblock};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest, InodeRow};
 
@@ -26,29 +25,41 @@ const OUTSIDERS_PATIENCE: Duration = Duration::from_secs(1);
 const READERS_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// Makes a new database at `path`; it appears there complete or not at all. An existing file is an error.
+    /// [`Store::create_on`] the disk of this host.
     pub fn create(path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
+        Store::create_on(&HostDisk::shared(), path, options)
+    }
+
+    /// Makes a new database at `path`; it appears there complete or not at all. An existing file is an error.
+    pub fn create_on(disk: &Arc<dyn Disk>, path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
         if path.try_exists().map_err(|error| StoreError::from_io(path, &error))? {
             return Err(StoreError::Io(format!("{}: there already", path.display())));
         }
         let building = beside(path, ".new");
-        let built = build(&building, options).and_then(|()| {
+        let built = build(disk.as_ref(), &building, options).and_then(|()| {
             // The rename below must never be on disk before what it names.
-            let synced = File::open(&building).and_then(|file| file.sync_all());
-            let renamed = synced.and_then(|()| fs::rename(&building, path)).and_then(|()| sync_directory_of(path));
+            let synced = disk.open(&building).and_then(|file| file.sync_data());
+            let renamed = synced.and_then(|()| disk.rename(&building, path));
+            let renamed = renamed.and_then(|()| sync_directory_of(disk.as_ref(), path));
             renamed.map_err(|error| StoreError::from_io(path, &error))
         });
         if built.is_err() {
-            let _ = fs::remove_file(&building); // The first error is the one to report.
+            let _ = disk.remove(&building); // The first error is the one to report.
         }
         built
     }
 
+    /// [`Store::open_on`] the disk of this host.
+    pub fn open(path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
+        Store::open_on(&HostDisk::shared(), path)
+    }
+
     /// Opens for reading and writing. The caller holds the session's lock. Raises the epoch, marks the database
     /// unclean. What is not ours, newer, or laid out otherwise is refused before anything is written.
-    pub fn open(path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
-        let sql = connect(path, true)?;
+    pub fn open_on(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Arc<Store>, Writer), StoreError> {
+        let sql = connect(disk.as_ref(), path, true)?;
         let mut state = superblock::read(&sql)?;
+        superblock::verify_rows(&sql, &state)?;
         // Nothing was written up to here: a database that is refused stays as it is.
         let mode = schema::set_journal_mode(&sql, "WAL")?;
         if !mode.eq_ignore_ascii_case("wal") {
@@ -58,18 +69,33 @@ impl Store {
         state.clean = false;
         state.last_active = Timestamp::now();
         superblock::write(&sql, &state).map_err(|error| error.on(&sql))?;
-        let store = Arc::new(Store { pool: Pool::new(path.to_owned()), cache: PackCache::default() });
+        let store = Arc::new(Store::on(disk, path));
         let writer = Writer { sql, path: path.to_owned(), store: Arc::clone(&store), state, space: None };
         Ok((store, writer))
     }
 
-    /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
+    /// [`Store::open_read_only_on`] the disk of this host.
     pub fn open_read_only(path: &Path) -> Result<Arc<Store>, StoreError> {
-        let sql = connect(path, false)?;
+        Store::open_read_only_on(&HostDisk::shared(), path)
+    }
+
+    /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
+    pub fn open_read_only_on(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<Store>, StoreError> {
+        let sql = connect(disk.as_ref(), path, false)?;
         superblock::read(&sql)?;
-        let pool = Pool::new(path.to_owned());
-        pool.put(sql);
-        Ok(Arc::new(Store { pool, cache: PackCache::default() }))
+        let store = Store::on(disk, path);
+        store.pool.put(sql);
+        Ok(Arc::new(store))
+    }
+
+    /// The disk that holds it.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    fn on(disk: &Arc<dyn Disk>, path: &Path) -> Store {
+        let pool = Pool::new(Arc::clone(disk), path.to_owned());
+        Store { disk: Arc::clone(disk), pool, cache: PackCache::default() }
     }
 }
 
@@ -92,21 +118,21 @@ impl Writer {
         if !leave_wal(&self.sql)? {
             log::warn!("{}: somebody else has it open; the WAL stays beside it", self.path.display());
         }
-        let Writer { sql, path, .. } = self;
+        let Writer { sql, path, store, .. } = self;
         sql.close().map_err(|(_, error)| StoreError::from(error))?;
         // The name of the WAL must not come back after a power cut.
-        sync_directory_of(&path).map_err(|error| StoreError::from_io(&path, &error))?;
+        sync_directory_of(store.disk.as_ref(), &path).map_err(|error| StoreError::from_io(&path, &error))?;
         Ok(last)
     }
 }
 
 /// Connects to `path` and makes sure that it is a session database this program can read, or write.
-fn connect(path: &Path, writing: bool) -> Result<Connection, StoreError> {
+fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, StoreError> {
     let found = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
     if !found.is_file() {
         return Err(StoreError::NotOurs(path.to_owned()));
     }
-    let sql = if writing { schema::connect_writer(path) } else { schema::connect_reader(path) };
+    let sql = if writing { schema::connect_writer(disk, path) } else { schema::connect_reader(disk, path) };
     let sql = sql.map_err(|error| StoreError::opening(path, error))?;
     let pragma = |name: &str| {
         sql.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(|error| StoreError::opening(path, error))
@@ -168,18 +194,10 @@ fn whole(sql: &Connection, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the whole database in a file nobody knows of yet.
-fn build(path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::from_io(path, &error)),
-        _ => {} // What a crash in here left behind.
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| StoreError::from_io(path, &error))?;
-    let mut sql = schema::connect_writer(path).map_err(|error| StoreError::opening(path, error))?;
+fn build(disk: &dyn Disk, path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
+    // In the place of what a crash in here left behind.
+    disk.create(path).map_err(|error| StoreError::from_io(path, &error))?;
+    let mut sql = schema::connect_writer(disk, path).map_err(|error| StoreError::opening(path, error))?;
     let filled = schema::install(&sql).and_then(|()| fill(&mut sql, options)).map_err(|error| error.on(&sql));
     sql.close().map_err(|(_, error)| StoreError::from(error))?;
     filled
@@ -220,6 +238,7 @@ fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError>
         clean: true,
         created: now,
         last_active: now,
+        features: [0; 3],
     };
     let txn = sql.transaction()?;
     Statements::prepare(&txn)?.put_inode(&root, state.txid)?;
@@ -227,14 +246,19 @@ fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError>
     Ok(txn.commit()?)
 }
 
-fn random_uuid() -> Result<[u8; 16], StoreError> {
-    let mut uuid = [0; 16];
-    // SAFETY: the kernel fills at most `uuid.len()` bytes, which `uuid` has.
-    let got = unsafe { libc::getrandom(uuid.as_mut_ptr().cast(), uuid.len(), 0) };
+pub(super) fn random() -> Result<[u8; 16], StoreError> {
+    let mut bytes = [0; 16];
+    // SAFETY: the kernel fills at most `bytes.len()` bytes, which `bytes` has.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     // Up to 256 bytes come whole or not at all.
     if got != 16 {
         return Err(StoreError::Io(format!("no random bytes: {}", io::Error::last_os_error())));
     }
+    Ok(bytes)
+}
+
+fn random_uuid() -> Result<[u8; 16], StoreError> {
+    let mut uuid = random()?;
     // Version 4, variant 1: so that tools which print UUIDs know what they see.
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;
@@ -249,10 +273,14 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Makes names in `path`'s directory durable.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
+fn sync_directory_of(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.sync_directory(directory_of(path))
+}
+
+/// The directory that a name is in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
+    }
 }

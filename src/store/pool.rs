@@ -2,13 +2,14 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
-use super::StoreError;
 use super::schema;
+use super::{Disk, StoreError};
 
 /// Idle connections that are kept; more threads than that read at once only in a burst.
 const IDLE_KEPT: usize = 4;
@@ -16,6 +17,7 @@ const IDLE_KEPT: usize = 4;
 /// The connections of one store.
 #[derive(Debug)]
 pub(super) struct Pool {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
     returned: Condvar,
@@ -38,8 +40,8 @@ pub(super) struct Reader<'p> {
 
 impl Pool {
     /// A pool that opens `path` when it is first asked for a connection.
-    pub fn new(path: PathBuf) -> Pool {
-        Pool { path, state: Mutex::default(), returned: Condvar::new() }
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Pool {
+        Pool { disk, path, state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Puts a connection in that was opened elsewhere.
@@ -60,8 +62,8 @@ impl Pool {
         // From here on the loan is counted, so it has to be given back whatever happens.
         let mut reader = Reader { pool: self, sql: idle };
         if reader.sql.is_none() {
-            let sql = schema::connect_reader(&self.path).map_err(|error| StoreError::opening(&self.path, error))?;
-            reader.sql = Some(sql);
+            let sql = schema::connect_reader(self.disk.as_ref(), &self.path);
+            reader.sql = Some(sql.map_err(|error| StoreError::opening(&self.path, error))?);
         }
         Ok(reader)
     }

@@ -171,7 +171,7 @@ pub(super) struct Summed<T> {
 
 impl<T: RowSum> Summed<T> {
     /// Compares the row with the checksum in the next column.
-    fn new(row: T, from: &mut Columns<'_, '_>) -> Result<Summed<T>, Bad> {
+    pub fn new(row: T, from: &mut Columns<'_, '_>) -> Result<Summed<T>, Bad> {
         let found = from.u32("sum")?;
         let differs = found != row.sum();
         let bad =

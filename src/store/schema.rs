@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::StoreError;
+use super::{Disk, StoreError};
 use crate::base::limits::DB_PAGE_SIZE;
 
 /// "SFS1": what `file(1)` and we recognise a session database by.
@@ -38,8 +38,8 @@ const READER_CACHE_KIB: i64 = 2 << 10;
 const STATEMENTS: usize = 64;
 
 /// Opens a connection that may write. The file must exist.
-pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let sql = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+pub(super) fn connect_writer(disk: &dyn Disk, path: &Path) -> rusqlite::Result<Connection> {
+    let sql = connect(disk, path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
     // The WAL is copied back by the committer, when it says so: not in the middle of a burst, and not by a Drop.
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;
@@ -48,13 +48,17 @@ pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Opens a connection that cannot write.
-pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)
+pub(super) fn connect_reader(disk: &dyn Disk, path: &Path) -> rusqlite::Result<Connection> {
+    connect(disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)
 }
 
-fn connect(path: &Path, access: OpenFlags, cache_kib: i64) -> rusqlite::Result<Connection> {
+fn connect(disk: &dyn Disk, path: &Path, access: OpenFlags, cache_kib: i64) -> rusqlite::Result<Connection> {
     // NO_MUTEX: a connection is used by one thread at a time, which the borrow checker sees to.
-    let sql = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sql = match disk.vfs() {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+        None => Connection::open_with_flags(path, flags)?,
+    };
     sql.busy_timeout(BUSY_TIMEOUT)?;
     // Without it SQLite compiles a statement on `block` anew for every value bound to it, on the chance that the value
     // lets it use the partial index.
@@ -110,7 +114,8 @@ CREATE TABLE superblock (
     dirs INTEGER NOT NULL, bytes INTEGER NOT NULL,
     clean INTEGER NOT NULL,
     created_s INTEGER NOT NULL, created_ns INTEGER NOT NULL,
-    last_active_s INTEGER NOT NULL, last_active_ns INTEGER NOT NULL
+    last_active_s INTEGER NOT NULL, last_active_ns INTEGER NOT NULL,
+    sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE txn (
     txid INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,

@@ -141,6 +141,53 @@ fn a_copy_that_passes_the_cap_says_so() {
 }
 
 #[test]
+fn a_copy_that_does_not_fit_leaves_what_it_would_replace() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("old"), vec![1; 600 << 10]).unwrap();
+    std::fs::write(bench.path("new"), vec![2; 600 << 10]).unwrap();
+    std::fs::write(bench.path("small"), b"small").unwrap();
+    symlink("small", bench.path("link")).unwrap();
+    bench.ok(&["cp", "--size", "1M", "old", "bytes:/f"]);
+    bench.ok(&["cp", "--inodes", "2", "small", "inodes:/f"]);
+    let refused = |how: &str| {
+        bench.fails(&["cp", "new", "bytes:/f"], 18, &["/f: no space left in the session"]);
+        assert!(bench.call(&["cat", "bytes:/f"]).stdout == vec![1; 600 << 10], "{how}");
+        for source in ["new", "link"] {
+            bench.fails(&["cp", source, "inodes:/f"], 18, &["/f: no space left in the session"]);
+            assert_eq!(bench.ok(&["cat", "inodes:/f"]), "small", "{how}");
+        }
+        for session in ["bytes:/", "inodes:/"] {
+            let list: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "ls", session])).unwrap();
+            assert_eq!(list.as_array().unwrap().len(), 1, "{how}: nothing temporary is left: {list}");
+        }
+    };
+    refused("not mounted");
+    if fuse() {
+        for session in ["bytes", "inodes"] {
+            let mount = bench.empty(session);
+            bench.ok(&["mount", session, mount.to_str().unwrap()]);
+        }
+        refused("mounted");
+        for session in ["bytes", "inodes"] {
+            let names: Vec<_> =
+                std::fs::read_dir(bench.path(session)).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["f"], "as the kernel sees it");
+            bench.ok(&["umount", session]);
+        }
+    }
+    // What replaces a name of the same file leaves that, too.
+    std::fs::hard_link(bench.path("small"), bench.path("again")).unwrap();
+    std::fs::create_dir(bench.path("d")).unwrap();
+    std::fs::rename(bench.path("small"), bench.path("d/small")).unwrap();
+    std::fs::rename(bench.path("again"), bench.path("d/again")).unwrap();
+    for _ in 0..2 {
+        bench.ok(&["cp", "d", "links:/"]);
+    }
+    assert_eq!(bench.ok(&["ls", "links:/d"]).lines().count(), 2);
+    bench.ok(&["check", "links"]);
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure_to_shout_about() {
     let bench = Bench::new();
     std::fs::write(bench.path("big"), vec![1; 8 << 20]).unwrap();

@@ -162,7 +162,8 @@ impl Pair {
             ),
             Op::UnlinkOpen(path) => self.unlink_open(op, path),
             Op::Forget => self.forget(),
-            Op::Sync => self.fs.sync().unwrap(),
+            Op::Fsync => self.fs.fsync().unwrap(),
+            Op::Commit => self.fs.commit().unwrap(),
             Op::Remount => {
                 self.forget();
                 let stopped = self.fs.stop().unwrap();
@@ -171,10 +172,10 @@ impl Pair {
                 self.check();
                 self.fs = start(self.dir.path());
             }
-            Op::SyncAndCrash => {
-                self.forget();
-                self.fs.sync().unwrap();
+            Op::Crash => {
                 self.fs.abandon();
+                self.held.clear();
+                self.drop_orphans();
                 self.fs = start(self.dir.path());
                 self.compare_trees();
             }
@@ -309,6 +310,10 @@ impl Pair {
         for ino in self.held.drain(..) {
             self.fs.forget(ino, 1);
         }
+        self.drop_orphans();
+    }
+
+    fn drop_orphans(&mut self) {
         self.model.forget();
         self.inos.retain(|node, _| self.model.nodes.contains_key(node));
     }
@@ -393,6 +398,5 @@ fn differ(one: &[u8], other: &[u8]) -> Option<usize> {
 }
 
 fn start(dir: &std::path::Path) -> Arc<Fs> {
-    let (store, writer) = Store::open(&dir.join("session.db")).unwrap();
-    Fs::start(store, writer).unwrap()
+    crate::support::start(&dir.join("session.db")).unwrap()
 }

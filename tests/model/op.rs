@@ -89,10 +89,11 @@ pub enum Op {
     /// Opens a file (keeps a reference) and unlinks it; it is checked and written until the next `Forget`.
     UnlinkOpen(Path),
     Forget,
-    Sync,
+    Fsync,
+    Commit,
     Remount,
-    /// Everything is committed, then the process dies: the state is the one before.
-    SyncAndCrash,
+    /// The process dies: the state is the one after the last operation.
+    Crash,
 }
 
 fn path(rng: &mut Rng) -> Path {
@@ -169,9 +170,10 @@ impl Op {
             90 => Op::RemoveXattr(path(rng), xattr(rng)),
             91..=92 => Op::UnlinkOpen(path(rng)),
             93..=94 => Op::Forget,
-            95..=97 => Op::Sync,
-            98 => Op::Remount,
-            _ => Op::SyncAndCrash,
+            95 => Op::Fsync,
+            96 => Op::Commit,
+            97 => Op::Remount,
+            _ => Op::Crash,
         }
     }
 }

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sessionfs::fs::Fs;
 use sessionfs::fuse::{MountOptions, Mounted};
 use sessionfs::store::{CreateOptions, Store};
 use tempfile::TempDir;
@@ -182,8 +181,7 @@ impl Drop for Session {
 fn serve() {
     let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else { return };
     let _ = env_logger::try_init();
-    let (store, writer) = Store::open(&dir.join("session.db")).unwrap();
-    let fs = Fs::start(store, writer).unwrap();
+    let fs = crate::support::start(&dir.join("session.db")).unwrap();
     let options = MountOptions { allow_other: is_root(), fsname: "test".into() };
     let mounted = Mounted::start(Arc::clone(&fs), &dir.join("mnt"), &options).unwrap();
     println!("\nmounted");

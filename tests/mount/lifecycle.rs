@@ -14,6 +14,7 @@ use sessionfs::store::{CreateOptions, Store};
 use tempfile::TempDir;
 
 use crate::harness::{can_mount, can_mount_as_root, is_root, own_ids};
+use crate::support;
 use crate::sys::errno;
 
 fn start() -> (TempDir, Arc<Fs>) {
@@ -22,8 +23,8 @@ fn start() -> (TempDir, Arc<Fs>) {
     let (uid, gid) = own_ids();
     let options = CreateOptions { bytes_limit: 1 << 30, inodes_limit: 1000, uid, gid };
     Store::create(&dir.path().join("session.db"), &options).unwrap();
-    let (store, writer) = Store::open(&dir.path().join("session.db")).unwrap();
-    (dir, Fs::start(store, writer).unwrap())
+    let fs = support::start(&dir.path().join("session.db")).unwrap();
+    (dir, fs)
 }
 
 fn mount(fs: &Arc<Fs>, at: &Path) -> io::Result<Mounted> {

@@ -50,6 +50,53 @@ fn codes(path: &Path) -> Vec<&'static str> {
     codes
 }
 
+/// Runs SQL that damages, and gives a superblock that it changed the sum it has then: what is to be found is what the
+/// row says, not that it was changed.
+fn damage(path: &Path, statement: &str) {
+    sql(path, statement);
+    if statement.contains("UPDATE superblock") {
+        reseal(path);
+    }
+}
+
+/// The sum of the superblock as `docs/format.md` has it, made from the columns as they stand there.
+fn reseal(path: &Path) {
+    let row = |query: &str| sql(path, &format!("SELECT {query} FROM superblock"));
+    let hex = |column: &str| -> Vec<u8> {
+        let text = row(&format!("hex({column})"));
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    };
+    let mut bytes = vec![b's'];
+    let string = |bytes: &mut Vec<u8>, value: &[u8]| {
+        bytes.extend((value.len() as u32).to_le_bytes());
+        bytes.extend(value);
+    };
+    string(&mut bytes, &hex("uuid"));
+    string(&mut bytes, &hex("parent_uuid"));
+    let u64s = |bytes: &mut Vec<u8>, columns: &str| {
+        for column in columns.split(' ') {
+            bytes.extend(row(&format!("coalesce({column}, 0)")).parse::<i64>().unwrap().to_le_bytes());
+        }
+    };
+    u64s(&mut bytes, "parent_txid epoch txid");
+    string(&mut bytes, &hex("digest"));
+    string(&mut bytes, row("hash_algorithm").as_bytes());
+    u64s(&mut bytes, "block_size feature_compat feature_ro_compat feature_incompat");
+    u64s(&mut bytes, "next_ino next_data next_pack next_cookie next_seq bytes_limit inodes_limit");
+    u64s(&mut bytes, "inodes pieces files dirs bytes");
+    for (column, wide) in [
+        ("clean", false),
+        ("created_s", true),
+        ("created_ns", false),
+        ("last_active_s", true),
+        ("last_active_ns", false),
+    ] {
+        let value = row(column).parse::<i64>().unwrap();
+        bytes.extend(&value.to_le_bytes()[..if wide { 8 } else { 4 }]);
+    }
+    sql(path, &format!("UPDATE superblock SET sum = {}", xxhash_rust::xxh3::xxh3_64(&bytes) as u32));
+}
+
 /// SQL to run on the sample, and the codes it must be found under (others may come along).
 const DAMAGES: &[(&str, &[&str])] = &[
     ("UPDATE inode SET mode = 16877 WHERE ino = 3", &["block-kind", "dentry-kind", "digest"]),
@@ -138,14 +185,14 @@ fn every_planted_damage_is_found_under_its_code() {
     let (dir, path) = sample();
     assert_eq!(codes(&path), [""; 0], "the sample itself is whole");
     let hurt = dir.path().join("hurt.db");
-    for (damage, expected) in DAMAGES {
+    for (statement, expected) in DAMAGES {
         std::fs::copy(&path, &hurt).unwrap();
         let before = std::fs::read(&hurt).unwrap();
-        sql(&hurt, damage);
-        assert_ne!(std::fs::read(&hurt).unwrap(), before, "{damage}: changes nothing");
+        damage(&hurt, statement);
+        assert_ne!(std::fs::read(&hurt).unwrap(), before, "{statement}: changes nothing");
         let found = codes(&hurt);
         for code in *expected {
-            assert!(found.contains(code), "{damage}: expected {code}, found {found:?}");
+            assert!(found.contains(code), "{statement}: expected {code}, found {found:?}");
         }
         read_all(&hurt);
     }
@@ -224,12 +271,12 @@ fn read_all(path: &Path) {
 #[test]
 fn a_damaged_database_can_be_written_to_without_a_panic() {
     let (dir, path) = sample();
-    for (at, (damage, _)) in DAMAGES.iter().enumerate() {
+    for (at, (statement, _)) in DAMAGES.iter().enumerate() {
         let hurt = dir.path().join(format!("hurt-{at}"));
         std::fs::create_dir(&hurt).unwrap();
         let file = hurt.join("session.db");
         std::fs::copy(&path, &file).unwrap();
-        sql(&file, damage);
+        damage(&file, statement);
         let Ok((store, mut writer)) = Store::open(&file) else { continue };
         let mut txn = sessionfs::format::Transaction::default();
         for ino in 2..9 {
@@ -272,9 +319,70 @@ fn what_open_refuses_is_left_as_it_was() {
     }
     // What forbids only writing.
     std::fs::copy(&path, &hurt).unwrap();
-    sql(&hurt, "UPDATE superblock SET feature_ro_compat = 2");
+    damage(&hurt, "UPDATE superblock SET feature_ro_compat = 2");
     assert!(matches!(Store::open(&hurt), Err(StoreError::Features { flags: 2, .. })));
     assert_eq!(codes(&hurt), ["features"]);
+}
+
+#[test]
+fn a_changed_superblock_is_refused_whatever_was_changed() {
+    let (dir, path) = sample();
+    let hurt = dir.path().join("hurt.db");
+    let columns = sql(&path, "SELECT group_concat(name) FROM pragma_table_info('superblock')");
+    // The first is the key. Of the others each gets another value of the range it has.
+    for column in columns.split(',').skip(1) {
+        let change = match column {
+            "uuid" | "digest" => format!("zeroblob(length({column}))"),
+            "parent_uuid" => "zeroblob(16), parent_txid = 0".to_owned(),
+            // Without the UUID it says nothing, and is not looked at.
+            "parent_txid" => continue,
+            "hash_algorithm" => "'blake3'".to_owned(),
+            "clean" => "1 - clean".to_owned(),
+            _ => format!("{column} + 1"),
+        };
+        std::fs::copy(&path, &hurt).unwrap();
+        let changed = sql(&hurt, &format!("UPDATE superblock SET {column} = {change}; SELECT changes()"));
+        assert_eq!(changed, "1", "{column}");
+        let before = std::fs::read(&hurt).unwrap();
+        for error in [Store::open(&hurt).unwrap_err(), Store::open_read_only(&hurt).unwrap_err()] {
+            let layout = ["hash_algorithm", "block_size"].contains(&column);
+            let feature = ["feature_ro_compat", "feature_incompat"].contains(&column);
+            match error {
+                StoreError::Damaged(text) => assert!(text.contains("superblock"), "{column}: {text}"),
+                StoreError::Unsupported { .. } => assert!(layout, "{column}"),
+                StoreError::Features { .. } => assert!(feature, "{column}"),
+                other => panic!("{column}: {other:?}"),
+            }
+        }
+        assert_eq!(std::fs::read(&hurt).unwrap(), before, "{column}: written to");
+    }
+}
+
+#[test]
+fn a_superblock_that_does_not_fit_the_tables_is_not_written_on() {
+    let (dir, path) = sample();
+    let hurt = dir.path().join("hurt.db");
+    for (statement, named) in [
+        ("UPDATE superblock SET next_ino = 7", "next_ino is 7, but there is inode 7"),
+        ("UPDATE superblock SET next_data = 2", "next_data is 2"),
+        ("UPDATE superblock SET next_pack = 1", "next_pack is 1"),
+        ("UPDATE superblock SET txid = txid - 1", "at transaction 1"),
+        ("UPDATE superblock SET next_seq = 1", "next_seq 1,"),
+        ("UPDATE superblock SET digest = zeroblob(16)", "or with another digest"),
+        ("DELETE FROM txn", "ends with no transaction"),
+        ("DELETE FROM txn WHERE txid = (SELECT max(txid) FROM txn)", "ends with transaction 1,"),
+    ] {
+        std::fs::copy(&path, &hurt).unwrap();
+        damage(&hurt, statement);
+        let before = std::fs::read(&hurt).unwrap();
+        match Store::open(&hurt).unwrap_err() {
+            StoreError::Damaged(text) => assert!(text.contains(named), "{statement}: {text}"),
+            other => panic!("{statement}: {other:?}"),
+        }
+        assert_eq!(std::fs::read(&hurt).unwrap(), before, "{statement}: written to");
+        // What is there can still be looked at, and `check` says what is wrong with it.
+        assert!(!codes(&hurt).is_empty(), "{statement}");
+    }
 }
 
 #[test]

@@ -9,4 +9,6 @@ mod damages;
 mod housekeeping;
 mod lifecycle;
 mod session;
+#[path = "../support/mod.rs"]
+mod support;
 mod through_fs;

@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sessionfs::base::limits::{BLOCK_SIZE, DB_PAGE_SIZE};
 use sessionfs::base::{Cookie, Errno, FileKind, Ino, Timestamp};
-use sessionfs::fs::{Attr, Caller, Fs, WriteFlags, XattrMode};
-use sessionfs::store::{Store, StoreError};
+use sessionfs::fs::{Attr, Caller, Fs, RenameMode, WriteFlags, XattrMode};
+use sessionfs::store::Store;
 
 use crate::session::{OPTIONS, Session, bytes, sql};
+use crate::support::start;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
-
-fn start(path: &Path) -> Result<Arc<Fs>, StoreError> {
-    let (store, writer) = Store::open(path)?;
-    Fs::start(store, writer)
-}
 
 /// What of a file is looked at; an error is an answer too.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,7 +238,7 @@ fn forest(path: &Path) {
                 fs.link(file, Ino::ROOT, format!("name-{seed}").as_bytes()).unwrap();
             }
         }
-        fs.sync().unwrap();
+        fs.commit().unwrap();
     }
     let long = made(fs.mknod(&CALLER, Ino::ROOT, b"long", libc::S_IFREG | 0o600, 0));
     for index in 0..1_500 {
@@ -335,4 +330,36 @@ fn a_page_that_is_led_to_twice_is_noticed() {
             fs.abandon();
         }
     }
+}
+
+#[test]
+fn an_inode_with_fewer_links_than_names_is_an_error_and_not_a_panic() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "one");
+    session.link(file, Ino::ROOT, "two");
+    session.link(file, Ino::ROOT, "three");
+    let dir = session.dir(Ino::ROOT, "dir");
+    session.file(Ino::ROOT, "plain");
+    session.dir(Ino::ROOT, "empty");
+    // Written wrong, with sums that fit.
+    session.change(file, |row| row.nlink = 1);
+    session.change(dir, |row| row.nlink = 1);
+    session.commit();
+    let path = session.path();
+    session.writer.close().unwrap();
+    let fs = start(&path).unwrap();
+    // Referred to, as by a program that has it open: it stays in memory without a link.
+    fs.lookup(Ino::ROOT, b"two").unwrap();
+    fs.unlink(Ino::ROOT, b"one").unwrap();
+    assert_eq!(fs.unlink(Ino::ROOT, b"two"), Err(Errno::Io));
+    let replace = |from: &[u8], to: &[u8]| fs.rename(Ino::ROOT, from, Ino::ROOT, to, RenameMode::Replace);
+    assert_eq!(replace(b"plain", b"three"), Err(Errno::Io));
+    assert_eq!(fs.rmdir(Ino::ROOT, b"dir"), Err(Errno::Io));
+    assert_eq!(replace(b"empty", b"dir"), Err(Errno::Io));
+    // What was refused has changed nothing, and everything else goes on.
+    fs.lookup(Ino::ROOT, b"two").unwrap();
+    fs.lookup(Ino::ROOT, b"plain").unwrap();
+    fs.unlink(Ino::ROOT, b"plain").unwrap();
+    fs.rmdir(Ino::ROOT, b"empty").unwrap();
+    fs.stop().unwrap();
 }

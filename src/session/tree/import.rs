@@ -7,7 +7,7 @@ use super::item::{Item, ItemKind, Sink, Target, Totals, join_rdev};
 use super::resolve::{Follow, Node, resolve, split_last};
 use super::{Touched, TreeError};
 use crate::base::{Errno, FileKind, Ino};
-use crate::fs::{Attr, Caller, Fs, SetAttr, SetTime, WriteFlags, XattrMode};
+use crate::fs::{Caller, Fs, RenameMode, SetAttr, SetTime, WriteFlags, XattrMode};
 
 /// Makes what is in the stream at `path`, which is what the top of the archive is called there; or, when `path` is a
 /// directory and a name `under` it is given, there. What is there already is merged (directories) or replaced
@@ -30,7 +30,7 @@ pub fn import(
     };
     // Exactly what was asked for: a umask would take bits away that are set right afterwards.
     let caller = Caller { umask: 0, ..*caller };
-    unpack(input, &mut Importing { fs, caller, place, base: path, touched, dirs: Vec::new() })
+    unpack(input, &mut Importing { fs, caller, place, base: path, touched, dirs: Vec::new(), temporaries: 0 })
 }
 
 fn is_directory(fs: &Fs, path: &[u8]) -> Result<bool, TreeError> {
@@ -51,6 +51,15 @@ struct Importing<'a, 't> {
     touched: &'t mut dyn FnMut(Touched),
     /// Directories whose times come last: what is put into them would change them.
     dirs: Vec<(Ino, Item)>,
+    /// Temporary names used so far.
+    temporaries: u64,
+}
+
+/// A new inode.
+struct Made<'a> {
+    node: Node<'a>,
+    /// Its name for now and what it will replace, when there is something at its place.
+    temporary: Option<(Vec<u8>, Node<'a>)>,
 }
 
 /// A directory, held if it was looked up, its number, and a name in it.
@@ -84,26 +93,42 @@ impl<'a> Importing<'a, '_> {
         Ok(Node::counted(self.fs, self.fs.lookup(parent, &name)?))
     }
 
-    /// Makes the inode. `None`: a directory that was there.
-    fn make(&mut self, item: &Item, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
+    /// Makes the inode, empty. `None`: a directory that was there. What stands at the name already is not touched yet:
+    /// a copy that fails, at the cap for one, must not have taken it away. See [`Importing::settle`].
+    fn make(&mut self, item: &Item, parent: Ino, name: &[u8]) -> Result<Option<Made<'a>>, Errno> {
         let existing = match self.fs.lookup(parent, name) {
             Err(Errno::NoEnt) => None,
             other => Some(Node::counted(self.fs, other?)),
         };
-        if let Some(node) = existing {
-            match (node.attr().kind, &item.kind) {
-                (FileKind::Directory, ItemKind::Directory) => {
-                    self.dirs.push((node.ino(), item.clone()));
-                    return Ok(None);
-                }
-                (FileKind::Directory, _) => return Err(Errno::IsDir),
-                (_, ItemKind::Directory) => return Err(Errno::NotDir),
-                _ => {}
+        let Some(replaced) = existing else {
+            let node = self.create(item, parent, name)?;
+            if item.kind == ItemKind::Directory {
+                self.dirs.push((node.ino(), item.clone()));
             }
-            // Replaced by a new inode, as tar does: a write into the old one would go through all its other names.
-            self.fs.unlink(parent, name)?;
-            (self.touched)(Touched::Inode(node.ino()));
+            return Ok(Some(Made { node, temporary: None }));
+        };
+        match (replaced.attr().kind, &item.kind) {
+            (FileKind::Directory, ItemKind::Directory) => {
+                self.dirs.push((replaced.ino(), item.clone()));
+                return Ok(None);
+            }
+            (FileKind::Directory, _) => return Err(Errno::IsDir),
+            (_, ItemKind::Directory) => return Err(Errno::NotDir),
+            _ => {}
         }
+        // Replaced by a new inode, as tar does: a write into the old one would go through all its other names.
+        loop {
+            let temporary = format!(".sessionfs-new-{}", self.temporaries).into_bytes();
+            self.temporaries += 1;
+            match self.create(item, parent, &temporary) {
+                // Another copy is at work in this directory, or was when it was killed.
+                Err(Errno::Exist) => {}
+                other => return Ok(Some(Made { node: other?, temporary: Some((temporary, replaced)) })),
+            }
+        }
+    }
+
+    fn create(&mut self, item: &Item, parent: Ino, name: &[u8]) -> Result<Node<'a>, Errno> {
         let node = |mode: u32, rdev: u32| self.fs.mknod(&self.caller, parent, name, mode, rdev);
         let attr = match &item.kind {
             ItemKind::Directory => self.fs.mkdir(&self.caller, parent, name, 0o700),
@@ -120,12 +145,49 @@ impl<'a> Importing<'a, '_> {
             ItemKind::CharDevice(major, minor) => node(libc::S_IFCHR | 0o600, join_rdev(*major, *minor)),
             ItemKind::BlockDevice(major, minor) => node(libc::S_IFBLK | 0o600, join_rdev(*major, *minor)),
         }?;
+        self.touched_name(parent, name);
+        Ok(Node::counted(self.fs, attr))
+    }
+
+    fn touched_name(&mut self, parent: Ino, name: &[u8]) {
         (self.touched)(Touched::Entry(parent, name.to_vec()));
         (self.touched)(Touched::Inode(parent));
-        if item.kind == ItemKind::Directory {
-            self.dirs.push((attr.ino, item.clone()));
+    }
+
+    /// Content, and all that belongs to an inode but its name.
+    fn fill(
+        &self,
+        item: &Item,
+        ino: Ino,
+        shown: &[u8],
+        data: &mut dyn FnMut(Sink<'_>) -> Result<(), TreeError>,
+    ) -> Result<(), TreeError> {
+        if let ItemKind::File { .. } = item.kind {
+            data(&mut |offset, bytes| self.write(shown, ino, offset, bytes))?;
+            let size = SetAttr { size: Some(item.size), ..SetAttr::default() };
+            self.fs.setattr(&self.caller, ino, &size).map_err(TreeError::at(shown))?;
         }
-        Ok(Some(attr))
+        if !matches!(item.kind, ItemKind::Directory | ItemKind::HardLink(_)) {
+            self.dress(ino, item).map_err(TreeError::at(shown))?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was made under another name in the place of what it replaces, or, when it did not come to be whole,
+    /// takes it away.
+    fn settle(&mut self, made: &Made<'_>, parent: Ino, name: &[u8], whole: bool) -> Result<(), Errno> {
+        let Some((temporary, replaced)) = &made.temporary else { return Ok(()) };
+        // A rename onto another name of the same file does nothing: both would stay.
+        let moves = whole && replaced.ino() != made.node.ino();
+        let moved = if moves { self.fs.rename(parent, temporary, parent, name, RenameMode::Replace) } else { Ok(()) };
+        if !moves || moved.is_err() {
+            // Somebody may have removed it meanwhile, which is what is wanted.
+            let _ = self.fs.unlink(parent, temporary);
+        }
+        self.touched_name(parent, temporary);
+        self.touched_name(parent, name);
+        (self.touched)(Touched::Inode(replaced.ino()));
+        moved
     }
 
     fn write(&self, path: &[u8], ino: Ino, mut offset: u64, mut bytes: &[u8]) -> Result<(), TreeError> {
@@ -165,7 +227,13 @@ impl<'a> Importing<'a, '_> {
 
 impl Target for Importing<'_, '_> {
     fn put(&mut self, item: &Item, data: &mut dyn FnMut(Sink<'_>) -> Result<(), TreeError>) -> Result<(), TreeError> {
-        let shown = [self.base.as_slice(), &item.shown()].join(&b'/');
+        let mut shown = self.base.clone();
+        for part in &item.path {
+            if !shown.ends_with(b"/") {
+                shown.push(b'/');
+            }
+            shown.extend_from_slice(part);
+        }
         let at = || TreeError::at(&shown);
         let Some((_held, parent, name)) = self.parent(&item.path).map_err(at())? else {
             // The top is the root of the session, which is there and is a directory.
@@ -175,18 +243,11 @@ impl Target for Importing<'_, '_> {
             self.dirs.push((Ino::ROOT, item.clone()));
             return Ok(());
         };
-        let Some(attr) = self.make(item, parent, &name).map_err(at())? else { return Ok(()) };
-        let node = Node::counted(self.fs, attr);
-        if let ItemKind::File { .. } = item.kind {
-            data(&mut |offset, bytes| self.write(&shown, node.ino(), offset, bytes))?;
-            let size = SetAttr { size: Some(item.size), ..SetAttr::default() };
-            self.fs.setattr(&self.caller, node.ino(), &size).map_err(at())?;
-        }
-        if !matches!(item.kind, ItemKind::Directory | ItemKind::HardLink(_)) {
-            self.dress(node.ino(), item).map_err(at())?;
-        }
-        (self.touched)(Touched::Inode(node.ino()));
-        Ok(())
+        let Some(made) = self.make(item, parent, &name).map_err(at())? else { return Ok(()) };
+        let filled = self.fill(item, made.node.ino(), &shown, data);
+        let settled = self.settle(&made, parent, &name, filled.is_ok()).map_err(at());
+        (self.touched)(Touched::Inode(made.node.ino()));
+        filled.and(settled)
     }
 
     fn finish(&mut self) -> Result<(), TreeError> {

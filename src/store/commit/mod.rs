@@ -69,6 +69,11 @@ impl Writer {
         Ok(())
     }
 
+    /// The ids to be given next, as last committed.
+    pub fn next_ids(&self) -> NextIds {
+        self.state.next
+    }
+
     /// The last operation any commit carried.
     fn last_seq(&self) -> Seq {
         Seq(self.state.next.seq.0.saturating_sub(1))

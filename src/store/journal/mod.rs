@@ -1,0 +1,299 @@
+//! The journal: the file beside the session database that holds every operation from its reply to its commit.
+//!
+//! [`Journal::append`] makes records safe from the death of this process, [`Journal::sync`] from a power cut. Once their
+//! transaction is committed, [`Journal::recycle`] gives their segments back. [`recover`] is the other end.
+//!
+//! Lock order: `syncing` before `appender`; `growing` before `appender`. Nothing is locked outside while holding one,
+//! except what `append` is given to fetch the records with.
+
+mod append;
+mod recover;
+mod scan;
+mod segment;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use self::append::Appender;
+pub use self::recover::{Opened, Recovery};
+use self::scan::Position;
+use self::segment::place;
+use super::disk::{Disk, DiskFile};
+use super::{StoreError, open};
+use crate::base::{Seq, failpoint};
+use crate::format::journal::{Records, SegmentHeader};
+
+/// What a positive control leaves out, so that the tests are seen to find what is then lost. Nothing, in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omit {
+    /// Records are not written.
+    pub append: bool,
+    /// Nothing is waited for when a sync is asked for.
+    pub sync: bool,
+    /// Checksums are not looked at.
+    pub chain: bool,
+}
+
+/// Whose journal it is: in every segment's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    uuid: [u8; 16],
+    epoch: u64,
+}
+
+/// How much the journal holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalUsage {
+    /// Bytes of records that no commit has yet.
+    pub waiting: u64,
+    /// Bytes its file has taken from the disk.
+    pub allocated: u64,
+    /// Times the disk was waited for.
+    pub syncs: u64,
+}
+
+/// The journal of a mounted session. Every method can be called from any thread.
+#[derive(Debug)]
+pub struct Journal {
+    file: Box<dyn DiskFile>,
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    identity: Identity,
+    omit: Omit,
+    appender: Mutex<Appender>,
+    /// Held while the disk is waited for; holds the last operation that is safe from a power cut.
+    syncing: Mutex<Seq>,
+    /// Held while a segment is added.
+    growing: Mutex<()>,
+    /// The last operation appended.
+    appended: AtomicU64,
+    /// Bytes of records appended.
+    bytes: AtomicU64,
+    /// Segments that the appender can go on to.
+    ready: AtomicUsize,
+    syncs: AtomicU64,
+    /// The first failure of a write or a sync. It stays: nobody knows what is on the disk after it.
+    failure: Mutex<Option<StoreError>>,
+}
+
+impl Journal {
+    /// Makes the journal at `path`, in the place of one that is no longer needed. Returns once it is there, also after
+    /// a power cut. `next` is the operation it will begin with.
+    fn create(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        identity: Identity,
+        next: Seq,
+        omit: Omit,
+    ) -> Result<Journal, StoreError> {
+        let building = open::beside(path, ".new");
+        let failed = |error| StoreError::from_io(path, &error);
+        let header = SegmentHeader::new(identity.uuid, identity.epoch, generation()?, next, 0);
+        let make = || {
+            let file = disk.create(&building)?;
+            let first = place(0);
+            let mut written = header.encode();
+            written.resize(first.end as usize, 0);
+            file.write_at(&written, first.start)?;
+            let second = place(1);
+            // Without it the session can be read, and changed as soon as there is room.
+            let has_second = match file.allocate(second.start, second.end - second.start) {
+                Err(error) if !matches!(StoreError::from_io(path, &error), StoreError::Full) => return Err(error),
+                allocated => allocated.is_ok(),
+            };
+            file.sync_data()?;
+            failpoint::passed("the new journal is written and has no name");
+            disk.rename(&building, path)?;
+            disk.sync_directory(open::directory_of(path))?;
+            Ok((file, has_second))
+        };
+        let (file, has_second) = make().map_err(failed)?;
+        failpoint::passed("the new journal is in place");
+        let start = Position::behind(&header, 0);
+        Ok(Journal {
+            file,
+            disk: Arc::clone(disk),
+            path: path.to_owned(),
+            identity,
+            omit,
+            appender: Mutex::new(Appender::new(start, has_second)),
+            syncing: Mutex::new(Seq(next.0.saturating_sub(1))),
+            growing: Mutex::new(()),
+            appended: AtomicU64::new(next.0.saturating_sub(1)),
+            bytes: AtomicU64::new(0),
+            ready: AtomicUsize::new(has_second.into()),
+            syncs: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// Whether records are written at all.
+    pub fn is_kept(&self) -> bool {
+        !self.omit.append
+    }
+
+    /// The last operation that is safe from the death of this process.
+    pub fn appended(&self) -> Seq {
+        Seq(self.appended.load(Ordering::Acquire))
+    }
+
+    /// Bytes of all records appended in this life.
+    pub fn appended_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a whole free segment behind the one that is being written.
+    pub fn has_room(&self) -> bool {
+        self.omit.append || self.ready.load(Ordering::Acquire) > 0
+    }
+
+    /// Appends records up to the operation `upto` at least; whoever comes first does it for all. `fetch` swaps the
+    /// records to be written in for the empty list that it is given, and is called at most once.
+    pub fn append(&self, upto: Seq, fetch: impl FnOnce(&mut Records)) -> Result<(), StoreError> {
+        if self.omit.append || self.appended() >= upto {
+            return Ok(());
+        }
+        let mut appender = self.appender.lock();
+        if self.appended() >= upto {
+            return Ok(());
+        }
+        self.whole()?;
+        let mut records = appender.take_spare();
+        fetch(&mut records);
+        let written = appender.write(self, records.bytes_mut());
+        let bytes = records.len() as u64;
+        appender.give_back(records);
+        match written {
+            Ok(()) => {
+                self.bytes.fetch_add(bytes, Ordering::Release);
+                self.appended.store(appender.last().0, Ordering::Release);
+                failpoint::passed("the record is written and nobody was told");
+                Ok(())
+            }
+            Err(failure) => Err(self.latch(failure)),
+        }
+    }
+
+    /// Returns once everything appended before is safe from a power cut. Those who wait together are served together.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        if self.omit.append {
+            return Ok(());
+        }
+        let target = self.appended();
+        let mut synced = self.syncing.lock();
+        self.whole()?;
+        if *synced >= target {
+            return Ok(());
+        }
+        let reached = self.appender.lock().begin_sync();
+        failpoint::passed("the journal is not synced yet");
+        if !self.omit.sync {
+            self.file.sync_data().map_err(|error| self.latch(StoreError::from_io(&self.path, &error)))?;
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        failpoint::passed("the journal is synced and nobody was told");
+        *synced = reached;
+        Ok(())
+    }
+
+    /// Adds a segment; false when the journal has all it may have. Nothing is lost when the disk has no room.
+    pub fn grow(&self) -> Result<bool, StoreError> {
+        let _growing = self.growing.lock();
+        if self.has_room() {
+            return Ok(true);
+        }
+        self.add_segment(false)
+    }
+
+    /// Adds a segment that is written already, unless one is waiting: a sync of what overwrites it is cheaper by a
+    /// commit of the disk's own journal. For quiet moments.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        if self.omit.append {
+            return Ok(());
+        }
+        let _growing = self.growing.lock();
+        if self.appender.lock().has_written_segment() {
+            return Ok(());
+        }
+        self.add_segment(true).map(|_| ())
+    }
+
+    fn add_segment(&self, written: bool) -> Result<bool, StoreError> {
+        let index = self.appender.lock().segments();
+        if index >= segment::SEGMENTS_MAX {
+            return Ok(false);
+        }
+        let place = place(index);
+        let fill = || {
+            self.file.allocate(place.start, place.end - place.start)?;
+            if !written {
+                return Ok(());
+            }
+            let zeros = vec![0; 1 << 20];
+            for at in place.clone().step_by(zeros.len()) {
+                self.file.write_at(&zeros[..zeros.len().min((place.end - at) as usize)], at)?;
+            }
+            self.file.sync_data()
+        };
+        fill().map_err(|error| StoreError::from_io(&self.path, &error))?;
+        self.appender.lock().add(written);
+        self.ready.fetch_add(1, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Gives back the segments whose operations are all committed.
+    ///
+    /// The sync before sees to it that there always is, on the disk, a segment that begins at or before the first
+    /// operation that is not committed: it is what recovery begins with.
+    pub fn recycle(&self, committed: Seq) -> Result<(), StoreError> {
+        if !self.appender.lock().forget_marks(committed) {
+            return Ok(());
+        }
+        failpoint::passed("the transaction is committed and its segments are not free");
+        self.sync()?;
+        let freed = self.appender.lock().free(committed);
+        self.ready.fetch_add(freed, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the journal away. The session database has everything that was in it.
+    pub fn remove(&self) -> Result<(), StoreError> {
+        failpoint::passed("the database is closed and the journal is still there");
+        let removed =
+            self.disk.remove(&self.path).and_then(|()| self.disk.sync_directory(open::directory_of(&self.path)));
+        removed.map_err(|error| StoreError::from_io(&self.path, &error))
+    }
+
+    /// How much it holds.
+    pub fn usage(&self) -> JournalUsage {
+        let appender = self.appender.lock();
+        JournalUsage {
+            waiting: self.appended_bytes().saturating_sub(appender.committed_bytes()),
+            allocated: place(appender.segments() - 1).end,
+            syncs: self.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    fn whole(&self) -> Result<(), StoreError> {
+        self.failure.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers the first failure for good. A disk that is full after space was taken from it is not full in the way
+    /// that passes, so it counts as any other failure.
+    fn latch(&self, failure: StoreError) -> StoreError {
+        let failure = match failure {
+            StoreError::Full => StoreError::Io(format!("{}: the disk broke its promise of room", self.path.display())),
+            other => other,
+        };
+        self.failure.lock().get_or_insert(failure).clone()
+    }
+}
+
+/// A new segment's generation: no older content of the place can carry it.
+fn generation() -> Result<u64, StoreError> {
+    let random = u128::from_le_bytes(open::random()?);
+    Ok(random as u64)
+}
