@@ -166,12 +166,21 @@ fn candidates(tree: &Tree, op: &Op, acknowledged: u64, found: &Tree) -> Vec<Tree
     }
 }
 
-/// How much of a write may be there: whole requests, and at least what was acknowledged. The kernel cuts a write into
-/// requests by its pages.
+/// How much of a write may be there: whole requests, and at least what was acknowledged. The kernel ends a request after
+/// so many pages, and after a first page that the write covers in part and that is not in its cache.
 fn prefixes(offset: u64, length: u64, acknowledged: u64) -> Vec<u64> {
     let first = offset / PAGE;
-    let cuts = (1..).map(|nth| (first + nth * REQUEST_PAGES) * PAGE - offset).take_while(|cut| *cut < length);
-    cuts.chain([acknowledged, length]).filter(|cut| *cut >= acknowledged.max(1)).collect()
+    let from =
+        |page: u64| (0..).map(move |nth| (page + nth * REQUEST_PAGES) * PAGE).skip_while(move |end| *end <= offset);
+    let within = |end: &u64| *end < offset + length;
+    let alone = from(first + 1).take_while(within);
+    let mut ends: Vec<u64> = from(first).take_while(within).chain(alone).map(|end| end - offset).collect();
+    if offset.is_multiple_of(PAGE) {
+        ends.retain(|end| end.is_multiple_of(REQUEST_PAGES * PAGE));
+    }
+    ends.extend([acknowledged, length]);
+    ends.retain(|end| *end >= acknowledged.max(1));
+    ends
 }
 
 /// Mapped pages are written back in any order and at any moment: each byte is the old or the new one.
@@ -198,8 +207,11 @@ mod tests {
     fn a_long_write_is_there_in_whole_requests() {
         assert_eq!(prefixes(0, 100, 0), [100]);
         assert_eq!(prefixes(0, 1 << 20, 0), [1 << 20]);
-        assert_eq!(prefixes(100, (2 << 20) + 5, 0), [(1 << 20) - 100, (2 << 20) - 100, (2 << 20) + 5]);
+        assert_eq!(prefixes(4096, (1 << 20) + 4096, 0), [1 << 20, (1 << 20) + 4096]);
         assert_eq!(prefixes(0, 3 << 20, 2 << 20), [2 << 20, 2 << 20, 3 << 20]);
+        assert_eq!(prefixes(100, 5000, 0), [3996, 5000]);
+        let all_in_one_or_the_first_page_alone = [(1 << 20) - 100, 3996, (1 << 20) + 3996, (1 << 20) + 5000];
+        assert_eq!(prefixes(100, (1 << 20) + 5000, 0), all_in_one_or_the_first_page_alone);
     }
 
     #[test]
@@ -252,6 +264,9 @@ mod tests {
             // Pages are written back one by one; one request is there whole or not at all.
             let is_store = matches!(op, Op::Store { .. });
             assert_eq!(judged(&op, &half), is_store.then_some(InFlight::Done));
+            let mut page = before.clone();
+            page.content_mut("w0/a").put(10, &fill(4, 4500)[..4086]);
+            assert_eq!(judged(&op, &page), Some(InFlight::Done));
         }
     }
 }
