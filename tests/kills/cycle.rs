@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::history::{History, Verdict};
@@ -84,15 +84,33 @@ impl Cycles {
             End::KilledWhileStopping => self.killed_while_stopping(),
             End::KilledUnderRun | End::RunKilled => self.under_run(end),
         };
-        let after = format!("seed {}, cycle {} ({end:?})", self.seed, self.nth);
+        let mut after = format!("seed {}, cycle {} ({end:?})", self.seed, self.nth);
         if self.nth.is_multiple_of(CHECK) {
             self.report.found(self.bench.findings(SESSION), &after);
         }
         if self.rng.percent(12) {
+            after += ", another session killed";
             side::create_and_remove(&self.bench, &mut self.rng, &mut self.report, self.nth);
         }
-        self.resume(&after);
+        let evidence = self.keep_evidence();
+        self.resume(&mut after);
+        let problems = self.report.problems.len();
         self.verify(&histories, &after);
+        if let Some(evidence) = evidence.filter(|_| self.report.problems.len() == problems) {
+            fs::remove_dir_all(evidence).unwrap();
+        }
+    }
+
+    /// A copy of everything as the kill has left it, if `SESSIONFS_KILLS_KEEP` names a directory for that. It stays
+    /// when there turns out to be something wrong.
+    fn keep_evidence(&self) -> Option<PathBuf> {
+        let kept = PathBuf::from(std::env::var_os("SESSIONFS_KILLS_KEEP")?).join(format!("cycle-{}", self.nth));
+        fs::create_dir_all(&kept).unwrap();
+        let logs = (0..WORKERS).map(|worker| self.log(worker));
+        for source in logs.chain([self.bench.store().join(SESSION)]) {
+            assert!(Command::new("cp").arg("-a").arg(source).arg(&kept).status().unwrap().success());
+        }
+        Some(kept)
     }
 
     /// A clean stop, a clean check, and everything once more.
@@ -259,7 +277,7 @@ impl Cycles {
     }
 
     /// Mounts again, now and then killed at that, too.
-    fn resume(&mut self, after: &str) {
+    fn resume(&mut self, after: &mut String) {
         let root = self.root();
         let mut interrupted = 0;
         while interrupted < 3 && self.rng.percent(20) {
@@ -268,8 +286,9 @@ impl Cycles {
             let args = ["--json", "mount", "--existing", SESSION, root.to_str().unwrap()];
             let code = self.bench.kill_while_starting(&args, micros);
             self.report.killed("while mounting");
+            *after += &format!(", mount killed after {micros} µs with {code:?}");
             if !matches!(code, Some(0 | 121)) {
-                self.report.problem(format!("{after}: mount, killed after {micros} µs: exit {code:?}"));
+                self.report.problem(format!("{after}: neither served nor said that it died"));
             }
             self.clear();
         }

@@ -35,9 +35,11 @@ pub struct History {
     pub unexpected: Vec<String>,
 }
 
-/// What a dead server makes of a system call. A mount that is gone lets paths end in the directory below it.
+/// What a dead server makes of a system call. A mount that is gone lets paths end in the directory below it, and one that
+/// is being stopped changes nothing any more.
 fn is_death(errno: i32, unmounted: bool) -> bool {
-    matches!(errno, libc::ENOTCONN | libc::ECONNABORTED | libc::EIO) || (unmounted && errno == libc::ENOENT)
+    matches!(errno, libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)
+        || (unmounted && matches!(errno, libc::ENOENT | libc::EROFS))
 }
 
 impl History {

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -225,7 +226,21 @@ fn store(root: &Path, file: File, offset: usize, bytes: &[u8], by: WrittenBackBy
             }
         }
     }
-    sys::statvfs(root).map(drop)
+    is_served(root)
+}
+
+/// Asks the server something that the kernel never answers for it. Where the mount is gone, the directory below it must
+/// not be taken for an answer.
+pub fn is_served(root: &Path) -> io::Result<()> {
+    const FUSE: i64 = 0x6573_5546;
+    let path = CString::new(root.as_os_str().as_bytes())?;
+    // SAFETY: statfs is a struct of integers, for which all zeros is a value.
+    let mut answer: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string, and `answer` outlives the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut answer) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if answer.f_type == FUSE { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOENT)) }
 }
 
 impl Tree {

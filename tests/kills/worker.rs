@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::op::{Op, Performer};
+use crate::op::{self, Op, Performer};
 use crate::plan;
 use crate::rng::Rng;
-use crate::sys;
 use crate::tree::Tree;
 
 const ORDER: &str = "SESSIONFS_KILLS_ORDER";
@@ -98,8 +97,8 @@ impl Log {
 
     /// A write was cut short. That is the server's death, unless the server still answers.
     fn end(&mut self, root: &Path, op: &Op) {
-        match sys::statvfs(root) {
-            Ok(_) => self.line('!', &format!("0 a short write by a server that lives: {op:?}")),
+        match op::is_served(root) {
+            Ok(()) => self.line('!', &format!("0 a short write by a server that lives: {op:?}")),
             Err(error) => self.line('!', &format!("{} {error}", error.raw_os_error().unwrap_or(0))),
         }
     }
