@@ -9,6 +9,7 @@ use crate::base::SessionId;
 use crate::control::{Client, ControlError};
 use crate::fs::Caller;
 use crate::session::{Holder, OpenOptions, Session, SessionDir, SessionError};
+use crate::store::StoreError;
 
 /// How long a command waits for another command that has the session open, or a server that is just coming or going.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,8 +60,14 @@ pub fn server(context: &Context, dir: &SessionDir) -> Result<Option<Client>, Fai
 
 /// Stops a session that this process had open (its lock goes when it is dropped); its failure counts when the work itself was done.
 pub fn finish<T>(session: &Session, result: Result<T, Failure>) -> Result<T, Failure> {
+    let disk_full = session.fs().is_disk_full();
     let stopped = session.stop();
-    let value = result?;
+    let value = result.map_err(|failure| match failure.exit {
+        Exit::SessionFull if disk_full => {
+            Failure::new(Exit::StoreFull, format!("{}: {}", failure.message, StoreError::Full))
+        }
+        _ => failure,
+    })?;
     stopped?;
     Ok(value)
 }

@@ -142,6 +142,11 @@ pub enum Command {
     Check { session: String },
     /// Commits everything a mounted session has been given, without stopping it
     Sync { session: String },
+    /// Goes back to a session's last commit, when its journal is lost or cannot be replayed
+    #[command(
+        after_help = "What was acknowledged since that commit is given up. The journal is set aside, not deleted."
+    )]
+    DiscardJournal { session: String },
     /// Writes a file of a session to standard output
     Cat {
         #[arg(value_name = "SESSION:/PATH")]

@@ -79,6 +79,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
         Command::Check { session } => commands::check::check(&context, &session),
         Command::Sync { session } => commands::sync::sync(&context, &session),
+        Command::DiscardJournal { session } => commands::discard::discard_journal(&context, &session),
         Command::Cat { file } => commands::cat::cat(&context, &file),
         Command::Cp { from, to, size, inodes } => commands::cp::cp(&context, &from, &to, size, inodes),
         Command::Export { target } => commands::export::export(&context, &target),

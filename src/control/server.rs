@@ -16,7 +16,8 @@ use crate::store::Store;
 
 /// Requests at work at a time; more are told to come back.
 const CONNECTIONS_MAX: usize = 64;
-/// A client that says nothing for so long is given up.
+/// A client that does not say what it wants for so long is given up. A stream has no such limit: who reads it may be a
+/// pager, who sends it may wait for a disk, and one that is gone is noticed at once, by the end of the connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the composer is reached: it owns the mount.
@@ -47,11 +48,33 @@ struct Shared {
     store: Arc<Store>,
     hooks: Hooks,
     busy: AtomicUsize,
+    patience: Duration,
+}
+
+/// One request at work. It is over when this is dropped, also by a panic.
+struct Busy(Arc<Shared>);
+
+impl Busy {
+    /// `None` when there are too many already.
+    fn begin(shared: &Arc<Shared>) -> Option<Busy> {
+        let busy = Busy(Arc::clone(shared));
+        (shared.busy.fetch_add(1, Ordering::Relaxed) < CONNECTIONS_MAX).then_some(busy)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Server {
     /// Binds the socket and starts answering.
     pub fn start(session: &Session, hooks: Hooks) -> io::Result<Server> {
+        Self::start_with(session, hooks, PATIENCE)
+    }
+
+    fn start_with(session: &Session, hooks: Hooks, patience: Duration) -> io::Result<Server> {
         let listener = socket::bind(session.dir())?;
         let shared = Arc::new(Shared {
             dir: session.dir().clone(),
@@ -59,6 +82,7 @@ impl Server {
             store: Arc::clone(session.store()),
             hooks,
             busy: AtomicUsize::new(0),
+            patience,
         });
         std::thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &shared))?;
         Ok(Server { dir: session.dir().clone() })
@@ -81,21 +105,17 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        if shared.busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            shared.busy.fetch_sub(1, Ordering::Relaxed);
+        let Some(busy) = Busy::begin(shared) else {
             let _ = send(&mut &stream, &refuse("too many commands at a time", libc::EAGAIN));
             continue;
-        }
-        let at_work = Arc::clone(shared);
+        };
         let spawned = std::thread::Builder::new().name("control-request".into()).spawn(move || {
-            if let Err(error) = at_work.serve(&stream) {
+            if let Err(error) = busy.0.serve(&stream) {
                 log::debug!("control request: {error}");
             }
-            at_work.busy.fetch_sub(1, Ordering::Relaxed);
         });
         if let Err(error) = spawned {
             log::warn!("control socket: {error}");
-            shared.busy.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -106,8 +126,8 @@ fn refuse(message: &str, errno: i32) -> Reply {
 
 impl Shared {
     fn serve(&self, stream: &UnixStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
         let peer = socket::peer(stream)?;
         let mut out = BufWriter::new(stream);
         if !socket::allowed(peer) {
@@ -117,6 +137,8 @@ impl Shared {
         let mut input = BufReader::new(stream);
         let request: Request = receive(&mut input)?;
         log::debug!("control request from user {}: {request:?}", peer.uid);
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
         match request {
             Request::Status => {
                 let status = Status::live(&self.dir, &self.fs, &self.store);
@@ -144,11 +166,15 @@ impl Shared {
         // The answer may be long in coming, and goes out from the thread that stops: this process ends behind it.
         let mut answering = stream.try_clone()?;
         let answer = Box::new(move |result: Result<StopReport, Fault>| {
+            let stopped = result.is_ok();
             if let Err(error) = send(&mut answering, &safe(result)) {
                 log::warn!("nobody waits for the end of the stop any more: {error}");
             }
-            // Left open when it stopped: the client knows by the end of the connection that the lock is free, too.
-            std::mem::forget(answering);
+            // Left open when it stopped: the client knows by the end of the connection that the lock is free, too. One
+            // that was refused is over, and this process goes on.
+            if stopped {
+                std::mem::forget(answering);
+            }
         });
         (self.hooks.stop)(Stopping { lazy, answer });
         Ok(())
@@ -207,4 +233,79 @@ fn fault(error: &SessionError) -> Fault {
 
 fn tree_fault(error: &TreeError) -> Fault {
     Fault { message: error.to_string(), errno: error.errno() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Client;
+    use super::*;
+    use crate::base::Ino;
+    use crate::fs::WriteFlags;
+    use crate::session::{Holder, OpenOptions, StoreDir};
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    fn hooks() -> Hooks {
+        let refused = || Fault { message: "not now".into(), errno: None };
+        Hooks {
+            stop: Box::new(move |stopping| (stopping.answer)(Err(refused()))),
+            invalidate: Box::new(|_| panic!("as planned")),
+        }
+    }
+
+    fn session(temp: &tempfile::TempDir) -> Session {
+        let store = StoreDir::at(temp.path()).unwrap();
+        let locked = store.lock(&"demo".parse().unwrap(), false, &Holder::current("test", None)).unwrap();
+        locked.open(&OpenOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_stream_waits_for_a_slow_peer_but_a_silent_one_is_given_up() {
+        let temp = tempfile::tempdir().unwrap();
+        let session = session(&temp);
+        let caller = Caller { uid: 0, gid: 0, umask: 0 };
+        let file = session.fs().mknod(&caller, Ino::ROOT, b"big", libc::S_IFREG | 0o600, 0).unwrap();
+        // More than a socket and both buffers hold.
+        let bytes = vec![7; 8 << 20];
+        for at in 0..8 {
+            session.fs().write(file.ino, at << 20, &bytes[..1 << 20], WriteFlags::default()).unwrap();
+        }
+        let _server = Server::start_with(&session, hooks(), SHORT).unwrap();
+        let path = PathBytes::from(&b"/big"[..]);
+        let read = |stream: &mut dyn Read| {
+            std::thread::sleep(SHORT * 5);
+            let mut content = Vec::new();
+            stream.read_to_end(&mut content).map(|_| content)
+        };
+        let content = Client::connect(session.dir()).unwrap().receive(&Request::Read { path }, read).unwrap();
+        assert!(content.unwrap() == bytes);
+
+        let mut silent = socket::connect(session.dir()).unwrap();
+        silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "closed by the server");
+        session.stop().unwrap();
+    }
+
+    #[test]
+    fn a_refused_stop_closes_its_connection_and_a_panic_gives_its_place_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let session = session(&temp);
+        let _server = Server::start(&session, hooks()).unwrap();
+        let mut asking = socket::connect(session.dir()).unwrap();
+        asking.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        send(&mut asking, &Request::Stop { lazy: false }).unwrap();
+        let mut said = String::new();
+        asking.read_to_string(&mut said).unwrap();
+        assert!(said.contains("not now"), "{said}");
+
+        std::fs::write(temp.path().join("f"), b"x").unwrap();
+        let from = temp.path().join("f");
+        for _ in 0..CONNECTIONS_MAX + 5 {
+            let request = Request::Import { path: b"/f"[..].into(), under: None };
+            let client = Client::connect(session.dir()).unwrap();
+            client.send(&request, |out| tree::pack_host(&from, out)).unwrap_err();
+        }
+        Client::connect(session.dir()).unwrap().status().unwrap();
+        session.stop().unwrap();
+    }
 }

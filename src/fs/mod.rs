@@ -36,7 +36,7 @@ use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
-use crate::base::limits::{ORPHAN_DRAIN_MS, PIECE_SIZE, UNAPPENDED_MAX, pieces};
+use crate::base::limits::{ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
 use crate::base::{Errno, Ino, Map, Seq};
 use crate::format::Transaction;
 use crate::format::journal::Records;
@@ -93,6 +93,7 @@ impl Fs {
             forgotten: Vec::new(),
             deleted: 0,
             refusal: None,
+            starved: false,
             committed: Seq(superblock.next.seq.0.saturating_sub(1)),
             txid: superblock.txid,
             dirty_since: None,
@@ -128,6 +129,11 @@ impl Fs {
         }
     }
 
+    /// Whether it refuses changes because the disk under the store is full: ENOSPC that is not the session's cap.
+    pub fn is_disk_full(&self) -> bool {
+        self.state.lock().is_disk_full()
+    }
+
     /// How it is doing, for `status`.
     pub fn health(&self) -> Health {
         let (usage, journal) = (self.usage(), self.journal.usage());
@@ -138,11 +144,12 @@ impl Fs {
             recovery: self.recovery,
             txid: state.txid,
             dirty_bytes: state.dirty_bytes() as u64,
+            memory_bytes: state.dirty_memory() as u64,
             throttled: self.throttled.load(Ordering::Relaxed),
             failed: match &state.refusal {
                 Some(Refusal::Failed(why)) => Some(why.clone()),
-                Some(Refusal::DiskFull) => Some(StoreError::Full.to_string()),
-                Some(Refusal::Stopping) | None => None,
+                _ if state.is_disk_full() => Some(StoreError::Full.to_string()),
+                _ => None,
             },
         }
     }
@@ -248,8 +255,7 @@ impl Fs {
 
     /// Whether the journal has room for one more operation, whatever it is.
     fn has_room(&self, state: &State) -> bool {
-        let unappended = state.recorded_bytes.saturating_sub(self.journal.appended_bytes());
-        !state.journaled || unappended <= UNAPPENDED_MAX && self.journal.has_room()
+        self.journal.has_room(state.recorded_bytes)
     }
 
     /// Locks the state for an operation: once begun, it cannot fail for want of room in the journal. A full disk under
@@ -270,7 +276,7 @@ impl Fs {
                 self.journal.grow()
             });
             match more {
-                Ok(true) => {}
+                Ok(true) => state.starved = false,
                 Ok(false) => {
                     if !std::mem::replace(&mut waited, true) {
                         self.throttled.fetch_add(1, Ordering::Relaxed);
@@ -281,7 +287,10 @@ impl Fs {
                         self.wait_for_commit(&mut state);
                     }
                 }
-                Err(StoreError::Full) => return Err(Errno::NoSpc),
+                Err(StoreError::Full) => {
+                    state.starved = true;
+                    return Err(Errno::NoSpc);
+                }
                 Err(failure) => {
                     MutexGuard::unlocked(&mut state, || self.fail(&failure));
                 }

@@ -63,14 +63,19 @@ impl State {
         failpoint::passed("a transaction is sealed");
     }
 
+    /// Bytes of memory that transactions take, running and sealed.
+    pub fn dirty_memory(&self) -> usize {
+        let in_memory = self.sealed.iter().filter(|sealed| sealed.txn.is_some());
+        self.running.memory() + in_memory.map(|sealed| sealed.memory).sum::<usize>()
+    }
+
     /// Drops sealed transactions from memory that the journal has, as long as there is too much of them. The next to
     /// be committed stays, and the ones after it go last.
     pub fn spill(&mut self, appended: Seq) {
         if !self.journaled {
             return;
         }
-        let in_memory = self.sealed.iter().filter(|sealed| sealed.txn.is_some());
-        let mut held = self.running.memory() + in_memory.map(|sealed| sealed.memory).sum::<usize>();
+        let mut held = self.dirty_memory();
         for sealed in self.sealed.iter_mut().skip(1).rev() {
             if held <= DIRTY_MAX {
                 return;

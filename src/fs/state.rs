@@ -104,6 +104,8 @@ pub(super) struct State {
     /// How many orphans were deleted so far.
     pub deleted: u64,
     pub refusal: Option<Refusal>,
+    /// The journal found no room when it last asked the disk for some.
+    pub starved: bool,
     /// The last operation and transaction committed.
     pub committed: Seq,
     pub txid: Txid,
@@ -164,6 +166,11 @@ impl State {
     /// Whether the store failed for good.
     pub fn is_failed(&self) -> bool {
         matches!(self.refusal, Some(Refusal::Failed(_)))
+    }
+
+    /// Whether changes are refused for want of room on the disk under the store.
+    pub fn is_disk_full(&self) -> bool {
+        self.starved || self.refusal == Some(Refusal::DiskFull)
     }
 
     /// Bytes charged against the cap.

@@ -137,6 +137,8 @@ pub struct Health {
     pub txid: Txid,
     /// Content bytes waiting to be committed.
     pub dirty_bytes: u64,
+    /// Bytes that transactions waiting for their commit take in memory.
+    pub memory_bytes: u64,
     /// Times a writer had to wait for the committer.
     pub throttled: u64,
     /// The store error that latched the file system read-only, if one did.

@@ -89,6 +89,9 @@ impl SessionError {
                 StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
                     "sessionfs --version   # then use the version that wrote the session".to_owned()
                 }
+                StoreError::Journal(_) => {
+                    format!("sessionfs discard-journal {id}   # goes back to the last commit; sets the journal aside")
+                }
                 StoreError::NotOurs(path) => format!("file {}", path.display()),
                 _ => format!("sessionfs check {id}"),
             },

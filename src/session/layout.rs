@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::SessionError;
@@ -91,7 +91,10 @@ impl StoreDir {
 
     /// Makes the store's directory.
     pub(super) fn create(&self) -> Result<(), SessionError> {
-        make_private(&self.path, true)
+        make(&self.path, true)?;
+        let meta = fs::metadata(&self.path).map_err(failed(&self.path, "read"))?;
+        // A link, to a larger disk for one, is its owner's choice.
+        if meta.is_dir() { Ok(()) } else { Err(unusable(&self.path, io::Error::from_raw_os_error(libc::ENOTDIR))) }
     }
 }
 
@@ -144,7 +147,6 @@ impl SessionDir {
 
     /// Bytes of the session database and what belongs to it, as allocated on the disk.
     pub fn disk_bytes(&self) -> u64 {
-        use std::os::unix::fs::MetadataExt;
         let Ok(entries) = fs::read_dir(&self.path) else { return 0 };
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
     }
@@ -152,7 +154,7 @@ impl SessionDir {
     /// Makes the directory; says whether it was not there.
     pub(super) fn create(&self) -> Result<bool, SessionError> {
         let new = !self.path.exists();
-        make_private(&self.path, false)?;
+        self.make_own()?;
         Ok(new)
     }
 
@@ -162,23 +164,53 @@ impl SessionDir {
     }
 }
 
-/// Makes a directory that only its owner may enter, and sees to it that one already there is the caller's own.
-fn make_private(path: &Path, parents: bool) -> Result<(), SessionError> {
-    let failed = |what: &'static str| move |source| SessionError::Store { path: path.to_owned(), what, source };
+impl SessionDir {
+    /// Makes the directory, and sees to it that one already there is the caller's own: what is written into another's,
+    /// or through a link, goes where that other one wants it.
+    fn make_own(&self) -> Result<(), SessionError> {
+        make(&self.path, false)?;
+        let meta = fs::symlink_metadata(&self.path).map_err(failed(&self.path, "read"))?;
+        if meta.is_symlink() {
+            return Err(unusable(
+                &self.path,
+                io::Error::other("a session is a directory, and this is a symbolic link"),
+            ));
+        }
+        if !meta.is_dir() {
+            return Err(unusable(&self.path, io::Error::from_raw_os_error(libc::ENOTDIR)));
+        }
+        // SAFETY: geteuid cannot fail and touches no memory.
+        let uid = unsafe { libc::geteuid() };
+        // The superuser may look after the store of somebody, whose sessions are that one's own.
+        let of_store = || self.path.parent().and_then(|store| fs::metadata(store).ok()).map(|store| store.uid());
+        if meta.uid() != uid && !(uid == 0 && of_store() == Some(meta.uid())) {
+            let text = format!("it belongs to user {}, and this is user {uid}", meta.uid());
+            return Err(unusable(&self.path, io::Error::other(text)));
+        }
+        // One made by hand (`mkdir`, a volume) is often 0755: what is in it is nobody else's to see. One that is not
+        // ours to change still works, since everything in it is made private anyway.
+        if meta.permissions().mode() & 0o077 != 0 {
+            let _ = fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory that only its owner may enter, if there is nothing yet.
+fn make(path: &Path, parents: bool) -> Result<(), SessionError> {
     match DirBuilder::new().mode(0o700).recursive(parents).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other.map_err(failed("created"))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(failed(path, "created")),
     }
-    let meta = fs::metadata(path).map_err(failed("read"))?;
-    if !meta.is_dir() {
-        return Err(failed("used")(io::Error::from_raw_os_error(libc::ENOTDIR)));
-    }
-    // A store made by hand (`mkdir`, a volume) is often 0755: what is in it is nobody else's to see. One that is not
-    // ours to change still works, since everything in it is made private anyway.
-    if meta.permissions().mode() & 0o077 != 0 && !parents {
-        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    }
-    Ok(())
+}
+
+fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> SessionError {
+    let path = path.to_owned();
+    move |source| SessionError::Store { path, what, source }
+}
+
+fn unusable(path: &Path, why: io::Error) -> SessionError {
+    failed(path, "used")(why)
 }
 
 #[cfg(test)]
@@ -199,6 +231,37 @@ mod tests {
         assert_eq!(of(7, &[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]).unwrap(), Path::new("/d/sessionfs"));
         assert_eq!(of(7, &[("HOME", "/h"), ("XDG_DATA_HOME", "rel")]).unwrap(), Path::new("/h/.local/share/sessionfs"));
         assert!(matches!(of(7, &[]), Err(SessionError::NoStore)));
+    }
+
+    #[test]
+    fn a_session_directory_is_ones_own_and_no_link() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let store = StoreDir::at(&at("store")).unwrap();
+        fs::create_dir(at("real")).unwrap();
+        // The store itself may be a link.
+        std::os::unix::fs::symlink("real", at("store")).unwrap();
+        store.create().unwrap();
+        let session = |name: &str| store.session(&name.parse().unwrap());
+        assert!(session("plain").create().unwrap());
+        assert!(!session("plain").create().unwrap());
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::set_permissions(at("elsewhere"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(at("elsewhere"), at("real/link")).unwrap();
+        let error = session("link").create().unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert_eq!(fs::metadata(at("elsewhere")).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::create_dir(at("real/theirs")).unwrap();
+        match std::os::unix::fs::chown(at("real/theirs"), Some(12_345), None) {
+            Ok(()) => {
+                let error = session("theirs").create().unwrap_err().to_string();
+                assert!(error.contains("belongs to user 12345"), "{error}");
+                // Root looks after somebody's store.
+                std::os::unix::fs::chown(at("real"), Some(12_345), None).unwrap();
+                session("theirs").create().unwrap();
+            }
+            Err(error) => eprintln!("SKIPPED in part: only root can give a directory away ({error})"),
+        }
     }
 
     #[test]

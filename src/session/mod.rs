@@ -15,4 +15,4 @@ pub use error::SessionError;
 pub use layout::{SessionDir, StoreDir};
 pub use lock::{Holder, Lock};
 pub use open::{LockedSession, OpenOptions, Session, StopReport};
-pub use status::{Status, rfc3339};
+pub use status::{Replayed, Status, rfc3339};

@@ -1,6 +1,7 @@
 //! Opening a session (which creates an unknown one) and stopping it.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,12 @@ impl LockedSession {
         };
         let (store, fs) = opened().map_err(|source| self.database_error(source))?;
         Ok((store, fs, created))
+    }
+
+    /// Goes back to the last commit, for a journal that cannot be replayed; it is set aside under the name returned.
+    pub fn discard_journal(self) -> Result<(Superblock, Option<PathBuf>), SessionError> {
+        let (database, journal) = (self.dir.database(), self.dir.journal());
+        Store::discard_journal(&HostDisk::shared(), &database, &journal).map_err(|source| self.database_error(source))
     }
 
     fn database_error(&self, source: StoreError) -> SessionError {

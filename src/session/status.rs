@@ -10,7 +10,7 @@ use super::lock::Lock;
 use crate::base::Timestamp;
 use crate::base::limits::PIECE_SIZE;
 use crate::fs::Fs;
-use crate::store::{Store, StoreError, Superblock};
+use crate::store::{Recovery, Store, Superblock};
 
 /// One session, as `status` and `ls` show it. Field names are those of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +41,18 @@ pub struct Status {
     pub database_bytes: u64,
     /// Content waiting to be committed.
     pub dirty_bytes: u64,
-    /// Times a writer waited for the committer.
+    /// Bytes of memory that what waits for its commit takes; the rest of it lies in the journal alone.
+    pub memory_bytes: u64,
+    /// Times a change waited for room in the journal.
     pub throttled: u64,
+    /// Bytes of the journal's file, and of the records in it that no commit has yet.
+    pub journal_bytes: u64,
+    pub journal_waiting: u64,
+    /// Times this mount has waited for the disk to make the journal durable.
+    pub syncs: u64,
+    /// What this mount has replayed of the last one's journal; of a session that was not stopped, what the next use
+    /// will replay. `None` when there is nothing.
+    pub recovery: Option<Replayed>,
     /// Why the file system refuses changes, if it does.
     pub failed: Option<String>,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
@@ -50,15 +60,40 @@ pub struct Status {
     pub error: Option<String>,
 }
 
+/// What a recovery replays, or has replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // The names say it.
+pub struct Replayed {
+    pub records: u64,
+    pub operations: u64,
+    pub bytes: u64,
+    /// How long it took.
+    pub millis: u64,
+}
+
+impl Replayed {
+    fn of(recovery: &Recovery) -> Option<Replayed> {
+        let Recovery { records, operations, bytes, took } = *recovery;
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        recovery.was_needed().then_some(Replayed { records, operations, bytes, millis })
+    }
+}
+
 impl Status {
     /// Reads a session's status from its session database, which also works beside a running server: then it is
     /// the state of the last commit.
     pub fn read(dir: &SessionDir) -> Result<Status, SessionError> {
         let database = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
-        let superblock = || -> Result<Superblock, StoreError> { Store::open_read_only(&dir.database())?.superblock() };
-        let superblock = superblock().map_err(database)?;
+        let store = Store::open_read_only(&dir.database()).map_err(database)?;
         let mut status = Status::bare(dir)?;
-        status.fill(&superblock);
+        status.fill(&store.superblock().map_err(database)?);
+        // The journal of who has the session open changes under our eyes.
+        if status.pid.is_none() && !status.clean {
+            match store.inspect_journal(&dir.journal()) {
+                Ok(found) => status.recovery = Replayed::of(&found),
+                Err(error) => status.failed = Some(error.to_string()),
+            }
+        }
         Ok(status)
     }
 
@@ -88,7 +123,12 @@ impl Status {
         status.inodes_used = health.usage.inodes;
         status.inodes_limit = health.usage.inodes_limit;
         status.dirty_bytes = health.dirty_bytes;
+        status.memory_bytes = health.memory_bytes;
         status.throttled = health.throttled;
+        status.journal_bytes = health.journal.allocated;
+        status.journal_waiting = health.journal.waiting;
+        status.syncs = health.journal.syncs;
+        status.recovery = Replayed::of(&health.recovery);
         status.failed = health.failed;
         Ok(status)
     }

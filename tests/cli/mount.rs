@@ -104,9 +104,9 @@ fn a_full_disk_keeps_the_mount_until_there_is_room() {
     }
     let bench = Bench::new();
     let script = format!(
-        "mkdir d m && mount -t tmpfs -o size=4m none d && s='{} --store d/store' && $s mount demo m && \
-         head -c 2500000 /dev/zero > d/filler && head -c 3000000 /dev/urandom > m/noise; \
-         sha256sum < m/noise > before; $s umount m; echo $?; rm d/filler; mount -o remount,size=40m d; \
+        "mkdir d m && mount -t tmpfs -o size=24m none d && s='{} --store d/store' && $s mount demo m && \
+         head -c 13500000 /dev/zero > d/filler && head -c 3000000 /dev/urandom > m/noise; \
+         sha256sum < m/noise > before; $s umount m; echo $?; rm d/filler; mount -o remount,size=60m d; \
          for i in $(seq 100); do sleep 0.1; $s umount m 2>/dev/null && break; done; echo $?; $s cat demo:/noise | sha256sum | cmp - before && echo same",
         super::support::BINARY
     );

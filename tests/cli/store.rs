@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::support::{Bench, fuse};
+use super::support::{Bench, eventually, fuse};
 
 #[test]
 fn directories_are_0700_and_files_0600_whatever_the_umask() {
@@ -133,4 +133,54 @@ fn check_is_clean_after_a_copy() {
     let answer: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "check", "demo"])).unwrap();
     assert_eq!(answer["ok"], true);
     assert!(bench.store().join("demo/session.db").metadata().unwrap().size() > 0);
+}
+
+/// A session whose server was killed with work in its journal.
+fn killed(bench: &Bench) {
+    let at = bench.empty("m");
+    bench.ok(&["mount", "demo", at.to_str().unwrap()]);
+    std::fs::write(at.join("file"), b"acknowledged").unwrap();
+    let pid = bench.pid("demo");
+    super::support::kill(pid, libc::SIGKILL);
+    eventually("the server is dead", || !super::support::alive(pid));
+}
+
+#[test]
+fn a_session_whose_server_died_is_recovered_by_whatever_uses_it_next() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    killed(&bench);
+    let status = bench.status("demo");
+    assert_eq!(status["clean"], false);
+    assert!(status["recovery"]["operations"].as_u64().unwrap() >= 2, "{status}");
+    let check: serde_json::Value = serde_json::from_str(&bench.ok(&["check", "--json", "demo"])).unwrap();
+    assert!(check["ok"].as_bool().unwrap() && check["in_journal"].as_u64().unwrap() >= 2, "{check}");
+    assert_eq!(bench.ok(&["cat", "demo:/file"]), "acknowledged");
+    let status = bench.status("demo");
+    assert!(status["clean"].as_bool().unwrap() && status["recovery"].is_null(), "{status}");
+    bench.ok(&["umount", bench.path("m").to_str().unwrap()]);
+
+    killed(&bench);
+    assert!(bench.ok(&["sync", "demo"]).contains("1 files"));
+    assert_eq!(bench.status("demo")["clean"], true);
+    bench.ok(&["umount", bench.path("m").to_str().unwrap()]);
+}
+
+#[test]
+fn a_lost_journal_is_an_error_with_a_way_on() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    killed(&bench);
+    std::fs::remove_file(bench.store().join("demo/session.journal")).unwrap();
+    bench.fails(&["cat", "demo:/file"], 21, &["session.journal: it is missing", "sessionfs discard-journal demo"]);
+    assert_eq!(bench.call(&["check", "demo"]).status.code(), Some(9));
+    assert!(bench.status("demo")["failed"].as_str().unwrap().contains("missing"));
+    bench.ok(&["discard-journal", "demo"]);
+    bench.ok(&["ls", "demo:/"]);
+    bench.ok(&["check", "demo"]);
+    bench.ok(&["umount", bench.path("m").to_str().unwrap()]);
 }

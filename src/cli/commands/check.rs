@@ -6,13 +6,15 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, Progress};
 use crate::session::SessionError;
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError};
 
 #[derive(Serialize)]
 struct Answer {
     session: String,
     ok: bool,
     txid: u64,
+    /// Operations that the next use will replay.
+    in_journal: u64,
     findings: Vec<Found>,
 }
 
@@ -22,7 +24,7 @@ struct Found {
     text: String,
 }
 
-/// Beside a running server it checks the state of the last commit.
+/// Beside a running server it checks the state of the last commit; of a session that was not stopped, the journal too.
 pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
     let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
@@ -31,13 +33,30 @@ pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
     let found = store::check(&database, &mut |done, total| progress.at(done, total)).map_err(failed)?;
     drop(progress);
     let txid = database.superblock().map_err(failed)?.txid.0;
-    let findings: Vec<Found> =
+    let mut findings: Vec<Found> =
         found.into_iter().map(|found| Found { code: found.code.to_owned(), text: found.text }).collect();
-    let answer = Answer { session: session.to_owned(), ok: findings.is_empty(), txid, findings };
+    let journal = match context.store.holder(dir.id())? {
+        // It changes under our eyes.
+        Some(_) => Ok(0),
+        None => database.inspect_journal(&dir.journal()).map(|found| found.operations),
+    };
+    let in_journal = match journal {
+        Ok(operations) => operations,
+        Err(StoreError::Journal(text)) => {
+            findings.push(Found { code: "journal".to_owned(), text });
+            0
+        }
+        Err(source) => return Err(failed(source).into()),
+    };
+    let answer = Answer { session: session.to_owned(), ok: findings.is_empty(), txid, in_journal, findings };
     context.answer(&answer, |out| {
         answer.findings.iter().try_for_each(|found| writeln!(out, "{}: {}", found.code, found.text))?;
         match answer.findings.len() {
             0 if context.quiet => Ok(()),
+            0 if in_journal > 0 => writeln!(
+                out,
+                "{session}: clean at transaction {txid}; {in_journal} operations more in the journal, for the next use"
+            ),
             0 => writeln!(out, "{session}: clean at transaction {txid}"),
             1 => writeln!(out, "{session}: 1 finding"),
             many => writeln!(out, "{session}: {many} findings"),

@@ -3,6 +3,7 @@
 pub mod cat;
 pub mod check;
 pub mod cp;
+pub mod discard;
 pub mod export;
 pub mod ls;
 pub mod rm;

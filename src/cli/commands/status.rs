@@ -58,13 +58,21 @@ fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         ("files", format!("{}, {} directories", status.files, status.dirs)),
         ("content", human_bytes(status.content_bytes)),
         ("on disk", human_bytes(status.database_bytes)),
-        ("to commit", human_bytes(status.dirty_bytes)),
+        (
+            "to commit",
+            format!("{}, {} of journal", human_bytes(status.dirty_bytes), human_bytes(status.journal_waiting)),
+        ),
         ("transaction", status.txid.to_string()),
         ("digest", status.digest.clone()),
         ("created", status.created.clone()),
         ("last active", status.last_active.clone()),
         ("uuid", status.uuid.clone()),
     ]);
+    if let Some(found) = &status.recovery {
+        let how = if status.pid.is_some() { "recovered" } else { "to recover" };
+        let text = format!("{} operations, {}", found.operations, human_bytes(found.bytes));
+        rows.push((how, if status.pid.is_some() { format!("{text} in {} ms", found.millis) } else { text }));
+    }
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     table(out, &rows, &[])
 }

@@ -7,12 +7,14 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-use super::TreeError;
 use super::item::{Item, ItemKind, Sink, Target, Totals, Xattrs};
+use super::{Shown, TreeError};
 use crate::base::Timestamp;
+use crate::base::limits::FILE_SIZE_MAX;
 
 const BLOCK: usize = 512;
-/// Bytes of extended headers before one item: xattrs of the largest file fit many times.
+/// Bytes of all extended headers before one item, so that an archive cannot fill the memory with them: 255 xattrs of the
+/// largest size fit.
 const EXTENSION_MAX: u64 = 16 << 20;
 /// Bytes handed on at a time.
 const CHUNK: usize = 1 << 20;
@@ -33,10 +35,14 @@ pub(super) fn unpack(input: &mut dyn Read, target: &mut dyn Target) -> Result<To
         let header = Header::from_byte_slice(&block);
         verify(header)?;
         match header.entry_type() {
-            EntryType::XHeader => pending.pax(&extension(input, header)?)?,
-            EntryType::XGlobalHeader => drop(extension(input, header)?),
-            EntryType::GNULongName => pending.path = Some(c_string(extension(input, header)?)),
-            EntryType::GNULongLink => pending.link = Some(c_string(extension(input, header)?)),
+            EntryType::XHeader => {
+                let bytes = pending.read(input, header)?;
+                pending.pax(&bytes)?;
+            }
+            // What holds for all that follows is nothing that we keep.
+            EntryType::XGlobalHeader => drop(Extensions::default().read(input, header)?),
+            EntryType::GNULongName => pending.path = Some(c_string(pending.read(input, header)?)),
+            EntryType::GNULongLink => pending.link = Some(c_string(pending.read(input, header)?)),
             _ => item(input, header, std::mem::take(&mut pending), target, &mut totals)?,
         }
     }
@@ -51,6 +57,12 @@ fn item(
     totals: &mut Totals,
 ) -> Result<(), TreeError> {
     let stored = pending.size.map_or_else(|| header.entry_size().map_err(bad), Ok)?;
+    let size = pending.real_size.unwrap_or(0).max(stored);
+    if size > FILE_SIZE_MAX {
+        let name = pending.name(header);
+        return Err(TreeError::Archive(format!("{} is said to have {size} bytes, which no file has", Shown(&name))));
+    }
+    // Cannot overflow below half of what 64 bits hold.
     let mut body = Body { input, left: stored, padding: stored.next_multiple_of(BLOCK as u64) - stored };
     let item = pending.item(header, &mut body)?;
     totals.count(&item);
@@ -159,9 +171,32 @@ struct Extensions {
     sparse_name: Option<Vec<u8>>,
     real_size: Option<u64>,
     xattrs: Xattrs,
+    /// Bytes read so far.
+    bytes: u64,
 }
 
 impl Extensions {
+    /// Reads one extended header.
+    fn read(&mut self, input: &mut dyn Read, header: &Header) -> Result<Vec<u8>, TreeError> {
+        let size = header.entry_size().map_err(bad)?;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > EXTENSION_MAX {
+            let of = self.path.as_ref().map(|path| format!(" of {}", Shown(path))).unwrap_or_default();
+            let text = format!("the extended headers{of} have {} bytes, more than {EXTENSION_MAX}", self.bytes);
+            return Err(TreeError::Archive(text));
+        }
+        let mut bytes = vec![0; size.next_multiple_of(BLOCK as u64) as usize];
+        input.read_exact(&mut bytes).map_err(truncated)?;
+        bytes.truncate(size as usize);
+        Ok(bytes)
+    }
+
+    /// What the item after them is called.
+    fn name(&self, header: &Header) -> Vec<u8> {
+        let name = self.sparse_name.as_ref().or(self.path.as_ref());
+        name.cloned().unwrap_or_else(|| header.path_bytes().into_owned())
+    }
+
     fn pax(&mut self, mut bytes: &[u8]) -> Result<(), TreeError> {
         let broken = || TreeError::Archive("a broken extended header".into());
         while !bytes.is_empty() {
@@ -198,7 +233,7 @@ impl Extensions {
     }
 
     fn item(self, header: &Header, body: &mut Body<'_>) -> Result<Item, TreeError> {
-        let path = self.sparse_name.or(self.path).unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = self.name(header);
         let link = self.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
         let device = || -> io::Result<(u32, u32)> {
             Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
@@ -247,20 +282,9 @@ impl Extensions {
 /// The components of a name in an archive. One that climbs out of it is refused.
 fn parts(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
     if path.contains(&0) || path.split(|&b| b == b'/').any(|part| part == b"..") {
-        return Err(TreeError::Archive(format!("the name {} leads out of it", super::Shown(path))));
+        return Err(TreeError::Archive(format!("the name {} leads out of it", Shown(path))));
     }
     Ok(super::resolve::components(path).map(<[u8]>::to_vec).collect())
-}
-
-fn extension(input: &mut dyn Read, header: &Header) -> Result<Vec<u8>, TreeError> {
-    let size = header.entry_size().map_err(bad)?;
-    if size > EXTENSION_MAX {
-        return Err(TreeError::Archive(format!("an extended header of {size} bytes")));
-    }
-    let mut bytes = vec![0; size.next_multiple_of(BLOCK as u64) as usize];
-    input.read_exact(&mut bytes).map_err(truncated)?;
-    bytes.truncate(size as usize);
-    Ok(bytes)
 }
 
 fn verify(header: &Header) -> Result<(), TreeError> {
@@ -290,7 +314,8 @@ fn time(text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let secs: i64 = whole.parse().ok()?;
+    // No second sign; and a number of which the negative can be had.
+    let secs = whole.parse::<u64>().ok().and_then(|secs| i64::try_from(secs).ok())?;
     let digits: String = part.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = digits.parse().ok()?;
     Some(match (negative, nanos) {
@@ -391,6 +416,68 @@ mod tests {
         for end in (0..stream.len() - 1024).step_by(97) {
             let error = unpack(&mut &stream[..end], &mut Kept::default()).unwrap_err();
             assert!(matches!(error, TreeError::Archive(_)), "cut at {end}: {error}");
+        }
+    }
+
+    /// A header with this name and size, and `pax` records before it.
+    fn crafted(records: &[&str], name: &str, kind: EntryType, body: &[u8]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        let mut push = |name: &str, kind, body: &[u8]| {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_path(name).unwrap();
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(body.len() as u64);
+            header.set_cksum();
+            stream.extend_from_slice(header.as_bytes());
+            stream.extend_from_slice(body);
+            stream.resize(stream.len().next_multiple_of(BLOCK), 0);
+        };
+        for record in records {
+            push("pax", EntryType::XHeader, record.as_bytes());
+        }
+        push(name, kind, body);
+        stream.resize(stream.len() + 2 * BLOCK, 0);
+        stream
+    }
+
+    #[test]
+    fn sizes_that_no_file_has_are_refused_and_named() {
+        for record in [
+            "29 size=18446744073709551615\n",
+            "29 size=18446744073709551104\n",
+            "28 size=9223372036854775808\n",
+            "44 GNU.sparse.realsize=18446744073709551615\n",
+        ] {
+            assert_eq!(record.split(' ').next().unwrap().parse::<usize>().unwrap(), record.len());
+            let stream = crafted(&[record], "some/file", EntryType::Regular, b"x");
+            match unpack(&mut stream.as_slice(), &mut Kept::default()).unwrap_err() {
+                TreeError::Archive(text) => assert!(text.contains("some/file"), "{record}: {text}"),
+                other => panic!("{record}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn extended_headers_are_bounded_together() {
+        let value = "v".repeat(60_000);
+        let rest = format!(" SCHILY.xattr.user.x={value}\n");
+        let record = format!("{}{rest}", rest.len() + 5);
+        let few = crafted(&vec![record.as_str(); 100], "f", EntryType::Regular, b"");
+        unpack(&mut few.as_slice(), &mut Kept::default()).unwrap();
+        let many = crafted(&vec![record.as_str(); 300], "f", EntryType::Regular, b"");
+        let error = unpack(&mut many.as_slice(), &mut Kept::default()).unwrap_err();
+        assert!(matches!(&error, TreeError::Archive(text) if text.contains("extended headers")), "{error}");
+    }
+
+    #[test]
+    fn times_have_one_sign_and_fit() {
+        assert_eq!(time(b"-0.5"), Some(Timestamp::new(-1, 500_000_000)));
+        for bad in ["--5", "-9223372036854775808", "99999999999999999999", "", "."] {
+            assert_eq!(time(bad.as_bytes()), None, "{bad}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! The system calls of a faithful copy that the standard library does not have.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::item::Xattrs;
@@ -59,9 +60,32 @@ pub(super) fn chown_at(dir: RawFd, name: &CStr, uid: u32, gid: u32) -> io::Resul
     check(unsafe { libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) })
 }
 
-pub(super) fn chmod_at(dir: RawFd, name: &CStr, mode: libc::mode_t) -> io::Result<()> {
-    // SAFETY: `name` ends in NUL.
-    check(unsafe { libc::fchmodat(dir, name.as_ptr(), mode, 0) })
+/// Owner, if one is given, and mode of a FIFO or device that was just made at a name. By a descriptor, and only if it
+/// is of that kind: in a directory that somebody else may write to, the name may lead to another thing by now.
+pub(super) fn own_special(
+    dir: RawFd,
+    name: &CStr,
+    kind: libc::mode_t,
+    owner: Option<(u32, u32)>,
+    mode: libc::mode_t,
+) -> io::Result<()> {
+    let file = open_at(dir, name, libc::O_PATH, 0)?;
+    if file.metadata()?.mode() & libc::S_IFMT != kind {
+        return Err(io::Error::other("something else has taken its place while it was made"));
+    }
+    if let Some((uid, gid)) = owner {
+        // SAFETY: the empty name ends in NUL; the descriptor is open.
+        check(unsafe { libc::fchownat(file.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) })?;
+    }
+    // fchmod refuses a descriptor that was not opened for reading or writing, and opening a device may do things.
+    let fd = file.as_raw_fd();
+    // SAFETY: the empty name ends in NUL; the descriptor is open.
+    let set = unsafe { libc::syscall(libc::SYS_fchmodat2, fd, c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
+    if set == 0 {
+        return Ok(());
+    }
+    // Before Linux 6.6, and where seccomp does not know the call.
+    fs::set_permissions(format!("/proc/self/fd/{fd}"), fs::Permissions::from_mode(mode))
 }
 
 /// Sets the time of the last change of a name, not of what it may link to.
@@ -143,4 +167,32 @@ pub(super) fn extents(file: &File, size: u64) -> Vec<(u64, u64)> {
         }
     }
     extents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_mode_of_a_fifo_is_never_given_to_what_took_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = File::open(temp.path()).unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let mode = |name: &str| fs::symlink_metadata(at(name)).unwrap().mode() & 0o7777;
+        let own =
+            |name: &str| own_special(dir.as_raw_fd(), &c_name(name.as_bytes()).unwrap(), libc::S_IFIFO, None, 0o4777);
+        mknod_at(dir.as_raw_fd(), c"fifo", libc::S_IFIFO | 0o600, 0).unwrap();
+        own("fifo").unwrap();
+        assert_eq!(mode("fifo"), 0o4777);
+        fs::write(at("file"), b"").unwrap();
+        fs::set_permissions(at("file"), fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("file", at("to-file")).unwrap();
+        fs::hard_link(at("file"), at("same-file")).unwrap();
+        symlink("fifo", at("to-fifo")).unwrap();
+        for swapped in ["to-file", "same-file", "to-fifo"] {
+            own(swapped).unwrap_err();
+        }
+        assert_eq!(mode("file"), 0o600);
+    }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::TreeError;
 use super::archive_read::unpack;
 use super::host_sys::{
-    c_name, chmod_at, chown_at, link_at, mkdir_at, mknod_at, open_at, set_xattr, symlink_at, unlink_at, utime_at,
+    c_name, chown_at, link_at, mkdir_at, mknod_at, open_at, own_special, set_xattr, symlink_at, unlink_at, utime_at,
 };
 use super::item::{Item, ItemKind, Sink, Target, Totals};
 
@@ -90,11 +90,13 @@ impl Out {
             ItemKind::BlockDevice(major, minor) => device(libc::S_IFBLK, *major, *minor)?,
             ItemKind::File { .. } | ItemKind::Directory => {}
         }
-        if self.uid == 0 {
-            chown_at(fd, &name, item.uid, item.gid)?;
-        }
-        if !matches!(item.kind, ItemKind::Symlink(_)) {
-            chmod_at(fd, &name, self.mode(item))?;
+        let owner = (self.uid == 0).then_some((item.uid, item.gid));
+        match (&item.kind, owner) {
+            (ItemKind::Symlink(_), Some((uid, gid))) => chown_at(fd, &name, uid, gid)?,
+            (ItemKind::Symlink(_), None) => {}
+            (ItemKind::CharDevice(..), _) => own_special(fd, &name, libc::S_IFCHR, owner, self.mode(item))?,
+            (ItemKind::BlockDevice(..), _) => own_special(fd, &name, libc::S_IFBLK, owner, self.mode(item))?,
+            _ => own_special(fd, &name, libc::S_IFIFO, owner, self.mode(item))?,
         }
         utime_at(fd, &name, item.mtime)
     }

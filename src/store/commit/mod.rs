@@ -14,7 +14,7 @@ pub(super) use self::packing::{Packed, pack_stored};
 pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, read, superblock};
-use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp};
+use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp, Txid};
 use crate::format::{Change, Transaction};
 
 impl Writer {
@@ -67,6 +67,11 @@ impl Writer {
         superblock::write(&self.sql, &state).map_err(|error| error.on(&self.sql))?;
         self.state = state;
         Ok(())
+    }
+
+    /// The last committed transaction.
+    pub fn txid(&self) -> Txid {
+        self.state.txid
     }
 
     /// The ids to be given next, as last committed.

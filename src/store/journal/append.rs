@@ -1,6 +1,7 @@
 //! The end of the journal at which records are written.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use super::scan::Position;
 use super::segment::{SYNC_UNIT, place};
@@ -106,12 +107,13 @@ impl Appender {
         while self.marks.len() > 1 && self.marks[1].position.next.0 <= committed.0 + 1 {
             self.marks.pop_front();
         }
-        self.uses.iter().any(|used| is_done(used, committed))
+        self.uses.iter().skip(1).any(|used| is_done(used, committed))
     }
 
-    /// Makes the segments free that hold only committed operations; returns how many.
+    /// Makes the segments free that hold only committed operations; returns how many. Not the first, which is too small
+    /// for some records: where there is a free segment there is room for any.
     pub fn free(&mut self, committed: Seq) -> usize {
-        let done = self.uses.iter_mut().filter(|used| is_done(used, committed));
+        let done = self.uses.iter_mut().skip(1).filter(|used| is_done(used, committed));
         done.map(|used| *used = Use::Free { written: true }).count()
     }
 
@@ -136,6 +138,7 @@ impl Appender {
             end += len;
             self.passed(&header, check);
         }
+        journal.left.store(self.position.left(), Ordering::Release);
         self.put(journal, &bytes[from..end], to)?;
         self.write_out(journal);
         Ok(())
@@ -164,7 +167,7 @@ impl Appender {
         let Some(next) = free(true).or_else(|| free(false)) else {
             return Err(StoreError::Io(format!("{}: an operation found no room", journal.path.display())));
         };
-        journal.ready.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        journal.ready.fetch_sub(1, Ordering::AcqRel);
         self.write_out_rest(journal);
         let identity = journal.identity;
         let (first, previous) = (self.position.next, self.position.chain);

@@ -23,8 +23,12 @@ use self::scan::Position;
 use self::segment::place;
 use super::disk::{Disk, DiskFile};
 use super::{StoreError, open};
+use crate::base::limits::{RECORD_MAX, UNAPPENDED_MAX};
 use crate::base::{Seq, failpoint};
 use crate::format::journal::{Records, SegmentHeader};
+
+/// What operations that are not appended yet may lose to alignment: a page for each thread that may be at it.
+const ALIGNMENTS: u64 = 32 * segment::SYNC_UNIT;
 
 /// What a positive control leaves out, so that the tests are seen to find what is then lost. Nothing, in production.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +76,8 @@ pub struct Journal {
     appended: AtomicU64,
     /// Bytes of records appended.
     bytes: AtomicU64,
+    /// Bytes left in the segment that is being written.
+    left: AtomicU64,
     /// Segments that the appender can go on to.
     ready: AtomicUsize,
     syncs: AtomicU64,
@@ -124,6 +130,7 @@ impl Journal {
             growing: Mutex::new(()),
             appended: AtomicU64::new(next.0.saturating_sub(1)),
             bytes: AtomicU64::new(0),
+            left: AtomicU64::new(start.left()),
             ready: AtomicUsize::new(has_second.into()),
             syncs: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -140,14 +147,14 @@ impl Journal {
         Seq(self.appended.load(Ordering::Acquire))
     }
 
-    /// Bytes of all records appended in this life.
-    pub fn appended_bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Acquire)
-    }
-
-    /// Whether there is a whole free segment behind the one that is being written.
-    pub fn has_room(&self) -> bool {
-        self.omit.append || self.ready.load(Ordering::Acquire) > 0
+    /// Whether the record of one more operation will find room, whatever it is, when `recorded` bytes of records were
+    /// made in this life: in what is left of this segment, or in a whole one behind it.
+    pub fn has_room(&self, recorded: u64) -> bool {
+        // In this order: an append takes from what is left before it counts as done.
+        let unappended = recorded.saturating_sub(self.bytes.load(Ordering::Acquire));
+        let left = self.left.load(Ordering::Acquire);
+        let fits = unappended + RECORD_MAX as u64 + ALIGNMENTS <= left || self.ready.load(Ordering::Acquire) > 0;
+        self.omit.append || unappended <= UNAPPENDED_MAX && fits
     }
 
     /// Appends records up to the operation `upto` at least; whoever comes first does it for all. `fetch` swaps the
@@ -202,7 +209,7 @@ impl Journal {
     /// Adds a segment; false when the journal has all it may have. Nothing is lost when the disk has no room.
     pub fn grow(&self) -> Result<bool, StoreError> {
         let _growing = self.growing.lock();
-        if self.has_room() {
+        if self.ready.load(Ordering::Acquire) > 0 {
             return Ok(true);
         }
         self.add_segment(false)
@@ -271,7 +278,7 @@ impl Journal {
     pub fn usage(&self) -> JournalUsage {
         let appender = self.appender.lock();
         JournalUsage {
-            waiting: self.appended_bytes().saturating_sub(appender.committed_bytes()),
+            waiting: self.bytes.load(Ordering::Acquire).saturating_sub(appender.committed_bytes()),
             allocated: place(appender.segments() - 1).end,
             syncs: self.syncs.load(Ordering::Relaxed),
         }

@@ -1,7 +1,7 @@
 //! Recovery: what a mount does first, whether the last one ended in a stop or in a crash.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::base::limits::{DIRTY_COMMIT, DIRTY_ROWS_COMMIT};
 use crate::base::{Cookie, DataId, Ino, Seq, failpoint};
 use crate::format::journal::{RecordError, RecordKind, changes};
 use crate::format::{Change, Transaction};
+use crate::store::open;
 use crate::store::{NextIds, Store, StoreError, Superblock, Writer};
 
 /// A session that is open for writing, with everything in its database that was acknowledged.
@@ -81,6 +82,23 @@ impl Store {
             );
         }
         Ok(Opened { store, writer, journal, recovery })
+    }
+
+    /// Gives up what a journal holds that cannot be replayed: the session goes back to its last commit. The journal is
+    /// set aside; its new name is returned, if there was one.
+    pub fn discard_journal(
+        disk: &Arc<dyn Disk>,
+        database: &Path,
+        journal: &Path,
+    ) -> Result<(Superblock, Option<PathBuf>), StoreError> {
+        let (_store, writer) = Store::open_on(disk, database)?;
+        let aside = open::beside(journal, &format!(".discarded-{}", writer.txid()));
+        let renamed = match disk.rename(journal, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            renamed => renamed.and_then(|()| disk.sync_directory(open::directory_of(journal))).map(|()| Some(aside)),
+        };
+        let aside = renamed.map_err(|error| StoreError::from_io(journal, &error))?;
+        Ok((writer.close()?, aside))
     }
 
     /// What [`Store::recover`] would replay, found out without changing anything.

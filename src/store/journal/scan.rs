@@ -30,6 +30,11 @@ impl Position {
         Position { segment, at, chain: header.check, next: header.first }
     }
 
+    /// Bytes from here to the segment's end.
+    pub fn left(&self) -> u64 {
+        place(self.segment).end - self.at
+    }
+
     /// Goes behind a record that stands at `at`.
     pub fn step(&mut self, header: &RecordHeader, check: u64, at: u64) {
         self.at = at + header.record_len() as u64;
