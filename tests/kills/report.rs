@@ -33,7 +33,7 @@ struct Recovery {
     records: u64,
     operations: u64,
     bytes: u64,
-    seconds: f64,
+    millis: u64,
 }
 
 impl Report {
@@ -82,14 +82,15 @@ impl Report {
         self.kills_with_losses += 1;
     }
 
-    /// The part of `status --json` about the last recovery; a program without a journal has none.
-    pub fn recovered(&mut self, recovery: &Value) {
-        let number = |name: &str| recovery[name].as_u64().unwrap_or_else(|| panic!("no {name} in {recovery}"));
-        if recovery.is_object() {
-            let seconds = recovery["seconds"].as_f64().unwrap_or_else(|| panic!("no seconds in {recovery}"));
-            let (records, operations, bytes) = (number("records"), number("operations"), number("bytes"));
-            self.recoveries.push(Recovery { records, operations, bytes, seconds });
-        }
+    /// What `status --json` says about the recovery of a mount: null when nothing was to be replayed.
+    pub fn recovered(&mut self, status: &Value) {
+        let Some(recovery) = status.get("recovery") else { return };
+        let number = |name: &str| match (recovery, recovery[name].as_u64()) {
+            (Value::Null, _) => 0,
+            (_, number) => number.unwrap_or_else(|| panic!("no {name} in {recovery}")),
+        };
+        let [records, operations, bytes, millis] = ["records", "operations", "bytes", "millis"].map(number);
+        self.recoveries.push(Recovery { records, operations, bytes, millis });
     }
 
     pub fn is_clean(&self) -> bool {
@@ -139,20 +140,22 @@ impl Report {
     fn replayed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let with = self.recoveries.iter().filter(|recovery| recovery.records > 0).count();
         let share = 100.0 * with as f64 / self.recoveries.len() as f64;
-        writeln!(f, "replayed: records in {with} of {} resumes after a kill ({share:.0}%)", self.recoveries.len())?;
-        type Column = (&'static str, usize, fn(&Recovery) -> f64);
+        writeln!(
+            f,
+            "replayed: records in {with} of {} resumes right after a kill ({share:.0}%)",
+            self.recoveries.len()
+        )?;
+        type Column = (&'static str, fn(&Recovery) -> u64);
         let columns: [Column; 4] = [
-            ("records", 0, |recovery| recovery.records as f64),
-            ("operations", 0, |recovery| recovery.operations as f64),
-            ("bytes", 0, |recovery| recovery.bytes as f64),
-            ("seconds", 4, |recovery| recovery.seconds),
+            ("records", |recovery| recovery.records),
+            ("operations", |recovery| recovery.operations),
+            ("bytes", |recovery| recovery.bytes),
+            ("millis", |recovery| recovery.millis),
         ];
-        for (name, digits, value) in columns {
-            let [min, median, high, max] = spread(self.recoveries.iter().map(value).collect());
-            writeln!(
-                f,
-                "  {name:<11} min {min:.digits$}, median {median:.digits$}, 90% {high:.digits$}, max {max:.digits$}"
-            )?;
+        for (name, value) in columns {
+            let values = self.recoveries.iter().map(|recovery| value(recovery) as f64).collect();
+            let [min, median, high, max] = spread(values);
+            writeln!(f, "  {name:<11} min {min}, median {median}, 90% {high}, max {max}")?;
         }
         Ok(())
     }
