@@ -84,7 +84,9 @@ impl SessionError {
             },
             SessionError::NoStore => "sessionfs --store DIR ...".to_owned(),
             SessionError::Database { id, dir, source } => match source {
-                StoreError::Full => format!("df {}", dir.display()),
+                StoreError::Full => {
+                    format!("df {}   # nothing is lost: with room there again the next use goes on", dir.display())
+                }
                 StoreError::Permission(_) => format!("ls -l {}", dir.display()),
                 StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
                     "sessionfs --version   # then use the version that wrote the session".to_owned()
