@@ -7,6 +7,7 @@
 
 mod compare;
 mod cycle;
+mod ends;
 mod history;
 mod op;
 mod plan;
