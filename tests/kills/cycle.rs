@@ -104,6 +104,16 @@ impl Cycles {
         Some(kept)
     }
 
+    /// A kill after which the journal is thrown away.
+    pub fn one_without_journal(&mut self) {
+        self.nth += 1;
+        let histories = self.killed();
+        self.bench.ok(&["discard-journal", SESSION]);
+        let mut after = format!("seed {}, cycle {}, the journal thrown away", self.seed, self.nth);
+        self.resume(&mut after, false);
+        self.verify(&histories, &after);
+    }
+
     /// A clean stop, a clean check, and everything once more.
     pub fn finish(&mut self) {
         let after = format!("seed {}, after a clean stop", self.seed);

@@ -16,9 +16,9 @@ pub struct Report {
     by_kind: BTreeMap<&'static str, u64>,
     /// Losses, findings, wrong statuses: each in words.
     pub problems: Vec<String>,
-    kills_with_losses: u64,
-    lost: u64,
-    mixtures: u64,
+    pub kills_with_losses: u64,
+    pub lost: u64,
+    pub mixtures: u64,
     pub acknowledged: u64,
     in_flight_done: u64,
     in_flight_not_done: u64,
