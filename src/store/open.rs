@@ -81,6 +81,7 @@ impl Store {
 
     /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
     pub fn open_read_only_on(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<Store>, StoreError> {
+        finish_interrupted_switch(disk.as_ref(), path);
         let sql = connect(disk.as_ref(), path, false)?;
         superblock::read(&sql)?;
         let store = Store::on(disk, path);
@@ -155,6 +156,17 @@ fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, St
         return Err(StoreError::Permission(path.to_owned()));
     }
     Ok(sql)
+}
+
+/// An open and a close each change SQLite's journal mode, by a transaction with a rollback journal. A process that dies in
+/// it leaves that journal, and SQLite refuses the database to readers until somebody who may write has taken it back.
+/// That is done by a look; SQLite itself leaves the journal alone as long as the one who made it lives.
+fn finish_interrupted_switch(disk: &dyn Disk, path: &Path) {
+    if fs::symlink_metadata(beside(path, "-journal")).is_ok() {
+        // Where this fails, the reader says why.
+        let looked = connect(disk, path, true);
+        log::debug!("{}: took an interrupted change of journal mode back: {:?}", path.display(), looked.err());
+    }
 }
 
 /// Has the WAL removed, which SQLite does only for who is alone; false if somebody else stays too long.
