@@ -10,6 +10,8 @@
 mod compare;
 #[path = "model/op.rs"]
 mod op;
+#[path = "model/perform.rs"]
+mod perform;
 #[path = "model/reference.rs"]
 mod reference;
 mod support;

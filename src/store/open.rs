@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::{Connection, ErrorCode};
 
 use super::commit::Statements;
@@ -81,7 +82,6 @@ impl Store {
 
     /// Opens for reading only, also beside a writer: a reader sees the last committed transaction.
     pub fn open_read_only_on(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<Store>, StoreError> {
-        finish_interrupted_switch(disk.as_ref(), path);
         let sql = connect(disk.as_ref(), path, false)?;
         superblock::read(&sql)?;
         let store = Store::on(disk, path);
@@ -133,7 +133,7 @@ fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, St
     if !found.is_file() {
         return Err(StoreError::NotOurs(path.to_owned()));
     }
-    let sql = if writing { schema::connect_writer(disk, path) } else { schema::connect_reader(disk, path) };
+    let sql = if writing { schema::connect_writer(disk, path) } else { connect_reader(disk, path) };
     let sql = sql.map_err(|error| StoreError::opening(path, error))?;
     let pragma = |name: &str| {
         sql.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(|error| StoreError::opening(path, error))
@@ -158,14 +158,15 @@ fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, St
     Ok(sql)
 }
 
-/// An open and a close each change SQLite's journal mode, by a transaction with a rollback journal. A process that dies in
-/// it leaves that journal, and SQLite refuses the database to readers until somebody who may write has taken it back.
-/// That is done by a look; SQLite itself leaves the journal alone as long as the one who made it lives.
-fn finish_interrupted_switch(disk: &dyn Disk, path: &Path) {
-    if fs::symlink_metadata(beside(path, "-journal")).is_ok() {
-        // Where this fails, the reader says why.
-        let looked = connect(disk, path, true);
-        log::debug!("{}: took an interrupted change of journal mode back: {:?}", path.display(), looked.err());
+/// Connects for reading. SQLite changes from one journal mode to another with a rollback journal; a crash in there leaves
+/// it behind, and only a connection that may write can play it back: the database is then what its last commit made it.
+fn connect_reader(disk: &dyn Disk, path: &Path) -> rusqlite::Result<Connection> {
+    match schema::connect_reader(disk, path) {
+        Err(error) if error.sqlite_error().is_some_and(|code| code.extended_code == SQLITE_READONLY_ROLLBACK) => {
+            drop(schema::connect_writer(disk, path)?);
+            schema::connect_reader(disk, path)
+        }
+        connected => connected,
     }
 }
 

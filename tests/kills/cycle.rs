@@ -12,7 +12,7 @@ use crate::plan::{SHARED, home};
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::scan::{Found, scan};
-use crate::session::{Bench, SESSION};
+use crate::session::Bench;
 use crate::side;
 use crate::tree::Tree;
 
@@ -38,12 +38,12 @@ impl Cycles {
         let (bench, rng) = (Bench::new(seed), Rng::new(seed));
         let mut cycles = Cycles { bench, rng, seed, nth: 0, trees: Vec::new(), server: 0, report: Report::default() };
         let root = cycles.bench.mountpoint();
-        cycles.bench.ok(&["mount", "--size", "4G", SESSION, root.to_str().unwrap()]);
+        cycles.bench.ok(&["mount", "--size", "4G", cycles.bench.session, root.to_str().unwrap()]);
         for dir in (0..WORKERS).map(home).chain([SHARED.to_owned()]) {
             fs::create_dir(root.join(&dir)).unwrap();
             fs::set_permissions(root.join(&dir), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        cycles.bench.ok(&["sync", SESSION]);
+        cycles.bench.ok(&["sync", cycles.bench.session]);
         cycles.trees = cycles.found().parts;
         cycles.server = cycles.pid();
         cycles
@@ -54,7 +54,7 @@ impl Cycles {
     }
 
     pub fn pid(&self) -> i32 {
-        self.bench.ok(&["status", SESSION])["pid"].as_i64().expect("a process has it") as i32
+        self.bench.ok(&["status", self.bench.session])["pid"].as_i64().expect("a process has it") as i32
     }
 
     /// From a session that is mounted and as it should be to the same after the next kill.
@@ -76,7 +76,7 @@ impl Cycles {
         let mut untouched = !matches!(end, End::RunKilled);
         if self.nth.is_multiple_of(CHECK) {
             untouched = false;
-            self.report.found(self.bench.findings(SESSION), &after);
+            self.report.found(self.bench.findings(self.bench.session), &after);
         }
         if self.rng.percent(12) {
             untouched = false;
@@ -98,7 +98,7 @@ impl Cycles {
         let kept = PathBuf::from(std::env::var_os("SESSIONFS_KILLS_KEEP")?).join(format!("cycle-{}", self.nth));
         fs::create_dir_all(&kept).unwrap();
         let logs = (0..WORKERS).map(|worker| self.log(worker));
-        for source in logs.chain([self.bench.store().join(SESSION)]) {
+        for source in logs.chain([self.bench.store().join(self.bench.session)]) {
             assert!(Command::new("cp").arg("-a").arg(source).arg(&kept).status().unwrap().success());
         }
         Some(kept)
@@ -108,7 +108,7 @@ impl Cycles {
     pub fn one_without_journal(&mut self) {
         self.nth += 1;
         let histories = self.killed();
-        self.bench.ok(&["discard-journal", SESSION]);
+        self.bench.ok(&["discard-journal", self.bench.session]);
         let mut after = format!("seed {}, cycle {}, the journal thrown away", self.seed, self.nth);
         self.resume(&mut after, false);
         self.verify(&histories, &after);
@@ -117,19 +117,19 @@ impl Cycles {
     /// A clean stop, a clean check, and everything once more.
     pub fn finish(&mut self) {
         let after = format!("seed {}, after a clean stop", self.seed);
-        self.bench.ok(&["umount", SESSION]);
-        self.report.found(self.bench.findings(SESSION), &after);
+        self.bench.ok(&["umount", self.bench.session]);
+        self.report.found(self.bench.findings(self.bench.session), &after);
         self.mount();
         let none: Vec<History> = (0..WORKERS).map(|_| History::default()).collect();
         self.verify(&none, &after);
-        self.bench.ok(&["umount", SESSION]);
-        self.report.found(self.bench.findings(SESSION), &after);
+        self.bench.ok(&["umount", self.bench.session]);
+        self.report.found(self.bench.findings(self.bench.session), &after);
     }
 
     fn mount(&mut self) {
         let root = self.root();
         let began = Instant::now();
-        let said = self.bench.ok(&["mount", "--existing", SESSION, root.to_str().unwrap()]);
+        let said = self.bench.ok(&["mount", "--existing", self.bench.session, root.to_str().unwrap()]);
         self.report.resumes.push(began.elapsed().as_secs_f64());
         self.server = said["pid"].as_i64().unwrap() as i32;
     }
@@ -141,7 +141,7 @@ impl Cycles {
         while interrupted < 3 && self.rng.percent(20) {
             interrupted += 1;
             let micros = self.rng.below(50_000);
-            let args = ["--json", "mount", "--existing", SESSION, root.to_str().unwrap()];
+            let args = ["--json", "mount", "--existing", self.bench.session, root.to_str().unwrap()];
             let code = self.bench.kill_while_starting(&args, micros);
             self.report.killed("while mounting");
             *after += &format!(", mount killed after {micros} µs with {code:?}");
@@ -151,7 +151,7 @@ impl Cycles {
             self.clear();
         }
         self.mount();
-        let status = self.bench.ok(&["status", SESSION]);
+        let status = self.bench.ok(&["status", self.bench.session]);
         if untouched && interrupted == 0 {
             self.report.recovered(&status);
         }
@@ -195,7 +195,7 @@ impl Cycles {
 
     /// Whether the session charges what is there and nothing else: no unlinked file has come back without a name.
     fn account(&mut self, found: &Found, after: &str) {
-        let status = self.bench.ok(&["status", SESSION]);
+        let status = self.bench.ok(&["status", self.bench.session]);
         for (name, there) in [("inodes_used", found.inodes), ("bytes_used", found.allocated)] {
             if status[name].as_u64() != Some(there) {
                 self.report.problem(format!("{after}: {name} is {}, and {there} are there", status[name]));

@@ -10,7 +10,7 @@ use crate::history::History;
 use crate::op::is_served;
 use crate::plan::home;
 use crate::rng::derived;
-use crate::session::{SESSION, alive, kill, text};
+use crate::session::{alive, kill, text};
 use crate::worker::{self, Order};
 
 /// Microseconds of work before a kill: most kills land between two commits, which are a second apart.
@@ -98,7 +98,7 @@ impl Cycles {
         let root = self.root();
         let target = match self.rng.below(3) {
             0 => root.to_str().unwrap(),
-            1 => SESSION,
+            1 => self.bench.session,
             _ => return,
         };
         let was_mounted = self.bench.is_mounted(&root);
@@ -115,7 +115,7 @@ impl Cycles {
         let orders = self.orders(&root);
         let workers = worker::start(&orders);
         self.let_work();
-        let target = if self.rng.percent(50) { SESSION } else { root.to_str().unwrap() };
+        let target = if self.rng.percent(50) { self.bench.session } else { root.to_str().unwrap() };
         let args: &[&str] = if self.rng.percent(60) { &["umount", "--lazy", target] } else { &["umount", target] };
         let stopping = self.bench.spawn(args);
         let micros = self.rng.below(120_000);
@@ -135,12 +135,13 @@ impl Cycles {
 
     /// The same work as the command of `run`, whose server is killed, or which is killed itself.
     pub fn under_run(&mut self, end: End) -> Vec<History> {
-        self.bench.ok(&["umount", SESSION]);
+        self.bench.ok(&["umount", self.bench.session]);
         let root = self.bench.path("run");
         let orders = self.orders(&root);
         let crew = worker::command(&orders);
         let program = crew.get_program().to_str().unwrap();
-        let mut args = vec!["run", "--grace", "1", "--mount", root.to_str().unwrap(), SESSION, "--", program];
+        let mut args =
+            vec!["run", "--grace", "1", "--mount", root.to_str().unwrap(), self.bench.session, "--", program];
         args.extend(crew.get_args().map(|arg| arg.to_str().unwrap()));
         let mut command = self.bench.command(&args);
         command.envs(crew.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -160,7 +161,7 @@ impl Cycles {
             self.bench.end_of("the killed run", &mut run);
             self.report.killed("of run itself");
             self.bench.until("the server has stopped after the end of run", || !alive(server));
-            if self.bench.ok(&["status", SESSION])["clean"] != true {
+            if self.bench.ok(&["status", self.bench.session])["clean"] != true {
                 self.report.problem(format!("cycle {}: the server of a killed run did not stop in order", self.nth));
             }
         }

@@ -12,12 +12,12 @@ use crate::watch::{Watch, clear_mounts, processes};
 /// Seconds that any one command may take. They are bounds against hangs, not measurements.
 const COMMAND: u64 = 60;
 
-pub const SESSION: &str = "killed";
-
 pub struct Bench {
     pub dir: TempDir,
     pub watch: Watch,
     binary: PathBuf,
+    /// No other test's: a dead mount is known by the name of its session, whatever the store.
+    pub session: &'static str,
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -48,7 +48,9 @@ impl Bench {
         let dir = tempfile::Builder::new().prefix("sessionfs-kills.").tempdir().unwrap();
         let watch = Watch::new(dir.path(), seed);
         let binary = std::env::var_os("SESSIONFS").unwrap_or_else(|| env!("CARGO_BIN_EXE_sessionfs").into()).into();
-        let bench = Bench { dir, watch, binary };
+        let own = dir.path().extension().unwrap().to_string_lossy();
+        let session = format!("killed-{own}").leak();
+        let bench = Bench { dir, watch, binary, session };
         for name in ["mnt", "run", "side"] {
             std::fs::create_dir(bench.path(name)).unwrap();
         }

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::session::{Bench, SESSION, kill, text};
+use crate::session::{Bench, kill, text};
 
 pub fn create_and_remove(bench: &Bench, rng: &mut Rng, report: &mut Report, nth: u64) {
-    let name = format!("beside-{nth}");
+    let name = format!("{}-beside-{nth}", bench.session);
     let at = bench.path("side");
     let at = at.to_str().unwrap();
     let micros = rng.below(60_000);
@@ -53,7 +53,7 @@ pub fn create_and_remove(bench: &Bench, rng: &mut Rng, report: &mut Report, nth:
     bench.call(&["rm", &name]);
     for entry in std::fs::read_dir(bench.store()).unwrap() {
         let left = entry.unwrap().file_name().into_string().unwrap();
-        if left != SESSION {
+        if left != bench.session {
             report.problem(format!("{after}: {left} is left in the store"));
         }
     }

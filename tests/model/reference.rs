@@ -49,6 +49,7 @@ impl Node {
     }
 }
 
+#[derive(Clone)]
 pub struct Model {
     pub nodes: BTreeMap<usize, Node>,
     next: usize,
@@ -96,6 +97,10 @@ impl Model {
 
     pub fn is_dir(&self, node: usize) -> bool {
         matches!(self.nodes[&node].kind, Kind::Dir { .. })
+    }
+
+    pub fn is_file(&self, node: usize) -> bool {
+        matches!(self.nodes[&node].kind, Kind::File { .. })
     }
 
     pub fn find(&self, path: &[Vec<u8>]) -> Result<usize> {

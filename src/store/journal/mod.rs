@@ -243,9 +243,14 @@ impl Journal {
             for at in place.clone().step_by(zeros.len()) {
                 self.file.write_at(&zeros[..zeros.len().min((place.end - at) as usize)], at)?;
             }
-            self.file.sync_data()
+            Ok(())
         };
-        fill().map_err(|error| StoreError::from_io(&self.path, &error))?;
+        let failed = |error| StoreError::from_io(&self.path, &error);
+        fill().map_err(failed)?;
+        if written {
+            // Nobody says whose bytes a failed sync has lost: they may be those of records, and no later one tells.
+            self.file.sync_data().map_err(|error| self.latch(failed(error)))?;
+        }
         self.appender.lock().add(written);
         self.ready.fetch_add(1, Ordering::Release);
         Ok(true)
