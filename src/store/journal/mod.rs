@@ -215,14 +215,17 @@ impl Journal {
         self.add_segment(false)
     }
 
-    /// Adds a segment that is written already, unless one is waiting: a sync of what overwrites it is cheaper by a
-    /// commit of the disk's own journal. For quiet moments.
+    /// Whether the next segment is written already: a sync of what overwrites it is cheaper by a commit of the disk's
+    /// own journal.
+    pub fn is_prepared(&self) -> bool {
+        let appender = self.appender.lock();
+        self.omit.append || appender.has_written_segment() || appender.segments() == segment::SEGMENTS_MAX
+    }
+
+    /// Adds a segment that is written already, unless one is waiting.
     pub fn prepare(&self) -> Result<(), StoreError> {
-        if self.omit.append {
-            return Ok(());
-        }
         let _growing = self.growing.lock();
-        if self.appender.lock().has_written_segment() {
+        if self.is_prepared() {
             return Ok(());
         }
         self.add_segment(true).map(|_| ())
