@@ -46,9 +46,10 @@ pub enum Data {
     /// Those of one sort of file.
     Only(Class),
     Except(Class),
-    /// Of every write a random choice of pieces of this size.
+    /// Every write without a random choice of pieces of this size: one in so many of them.
     Torn {
         piece: u64,
+        one_in: u64,
         seed: u64,
     },
 }
@@ -85,7 +86,7 @@ impl Pattern {
         use {Class::*, Data::*};
         let with = |data, sizes, names| Pattern { data, sizes, names };
         let (all, none, some) = (Extent::Everything, Extent::Nothing, Extent::Some(seed));
-        let torn = |piece, salt| Torn { piece, seed: seed.wrapping_mul(31).wrapping_add(salt) };
+        let torn = |piece, one_in| Torn { piece, one_in, seed: seed.wrapping_mul(31).wrapping_add(one_in) };
         vec![
             Pattern::NOTHING,
             Pattern::EVERYTHING,
@@ -96,10 +97,12 @@ impl Pattern {
             with(Only(Wal), all, some),
             with(Only(Database), all, all),
             with(Except(Journal), some, all),
-            with(torn(512, 1), all, all),
             with(torn(512, 2), some, some),
-            with(torn(4096, 3), all, all),
-            with(torn(4096, 4), some, all),
+            with(torn(4096, 2), all, all),
+            with(torn(4096, 3), some, all),
+            // Few enough that what frames the content of a write is likely to be whole.
+            with(torn(512, 16), all, all),
+            with(torn(512, 256), all, all),
         ]
     }
 }
@@ -382,7 +385,8 @@ impl FileState {
             What::Resize { size } => *size,
         };
         for sector in sectors(from, end_of(change, written)) {
-            let torn = matches!(data, Data::Torn { piece, seed } if choice(seed, file, i, sector * SECTOR / piece));
+            let torn = matches!(data, Data::Torn { piece, one_in, seed }
+                if !choice(seed, file, i, sector * SECTOR / piece).is_multiple_of(one_in));
             if whole || torn {
                 last[sector as usize] = i + 1;
             }
@@ -413,12 +417,11 @@ fn sectors(from: u64, until: u64) -> std::ops::Range<u64> {
     if from < until { from / SECTOR..until.div_ceil(SECTOR) } else { 0..0 }
 }
 
-/// A coin for each piece of each write.
-fn choice(seed: u64, file: FileId, change: usize, piece: u64) -> bool {
+/// A number for each piece of each write.
+fn choice(seed: u64, file: FileId, change: usize, piece: u64) -> u64 {
     let mixed = [seed, file as u64, change as u64, piece];
-    mixed.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |state, &part| {
+    let mixed = mixed.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |state, &part| {
         (state ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29)
-    }) >> 40
-        & 1
-        == 1
+    });
+    mixed >> 32
 }

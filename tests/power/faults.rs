@@ -79,11 +79,6 @@ impl Faults {
         self.calls.values().sum()
     }
 
-    /// Calls by kind since arming.
-    pub fn calls(&self) -> &BTreeMap<Kind, u64> {
-        &self.calls
-    }
-
     /// The kind of call that failed, once one has.
     pub fn hit(&self) -> Option<Kind> {
         self.hit

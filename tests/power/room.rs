@@ -8,7 +8,7 @@ use sessionfs::store::Omit;
 use crate::cut::{Pattern, Simulation};
 use crate::disk::RecordingDisk;
 use crate::faults::{Failure, Fault, Kind};
-use crate::life::Place;
+use crate::life::{Place, directory};
 use crate::op::{Op, Path};
 use crate::survive::{Right, Wreck};
 use crate::tape::Event;
@@ -39,7 +39,7 @@ fn failed_over_records(tape: &[Event]) -> bool {
 /// A commit, behind which the journal gets room; a file made meanwhile; an fsync. Returns whether the fault was met by
 /// the sync of that room, with a record before it.
 fn live(nth: u64) -> bool {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = directory();
     let disk = RecordingDisk::over(dir.path(), false);
     let mut workload = Workload::new(&disk, &Place::at(dir.path()), Omit::default(), true);
     assert_eq!(workload.begin(), Ok(true));

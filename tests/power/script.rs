@@ -7,7 +7,7 @@ use crate::reference::{Kind, Model};
 const BLOCK: u64 = sessionfs::base::limits::BLOCK_SIZE as u64;
 const MIB: u64 = 1 << 20;
 
-fn path(name: &str) -> Path {
+pub fn path(name: &str) -> Path {
     Path(name.split('/').map(|part| part.as_bytes().to_vec()).collect())
 }
 
@@ -62,6 +62,20 @@ pub fn script(seed: u64, operations: usize) -> Vec<Op> {
             0..6 => script.push(Op::Fsync),
             6..8 => script.push(Op::Commit),
             8 => script.push(Op::Remount),
+            _ => {}
+        }
+    }
+    script
+}
+
+/// More records than the journal's first two segments hold, with commits that give them back.
+pub fn recycling() -> Vec<Op> {
+    let mut script = vec![Op::Create(path("d"))];
+    for i in 0..30 {
+        script.push(write("d", i % 3 * 100_000, MIB, i as u8 * 7));
+        match i % 5 {
+            1 => script.push(Op::Fsync),
+            3 => script.push(Op::Commit),
             _ => {}
         }
     }

@@ -19,6 +19,8 @@ pub struct Settings {
     /// At every so many cuts the recovery is cut.
     pub recoveries_every: usize,
     goes_on_every: usize,
+    /// Cuts of a journal that is many times larger than the others.
+    pub recycled_places: usize,
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -38,6 +40,7 @@ impl Settings {
             stride,
             recoveries_every: if long { 2 } else { 30 },
             goes_on_every: if long { 1 } else { 4 },
+            recycled_places: if long { 100 } else { 5 },
         }
     }
 

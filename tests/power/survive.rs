@@ -8,7 +8,7 @@ use sessionfs::store::Omit;
 
 use crate::cut::Image;
 use crate::disk::RecordingDisk;
-use crate::life::Place;
+use crate::life::{Place, directory};
 use crate::perform::ROOT_USER;
 use crate::snapshot::Snapshot;
 
@@ -43,7 +43,7 @@ pub struct Wreck {
 
 impl Wreck {
     pub fn of(image: &Image, quiet: bool) -> Wreck {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         image.write(dir.path());
         let disk = RecordingDisk::over(dir.path(), quiet);
         Wreck { place: Place::at(dir.path()), disk, _dir: dir }

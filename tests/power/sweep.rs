@@ -7,7 +7,7 @@ use sessionfs::store::Omit;
 
 use crate::cut::{Image, Pattern, Simulation};
 use crate::disk::RecordingDisk;
-use crate::life::Place;
+use crate::life::{Place, directory};
 use crate::op::{Op, Rng};
 use crate::snapshot::Snapshot;
 use crate::survive::{Right, Wreck};
@@ -22,7 +22,7 @@ pub struct Recording {
 
 impl Recording {
     pub fn of(script: &[Op], omit: Omit) -> Recording {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let disk = RecordingDisk::over(dir.path(), false);
         let mut workload = Workload::new(&disk, &Place::at(dir.path()), omit, false);
         assert_eq!(workload.begin(), Ok(true));
