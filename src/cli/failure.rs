@@ -49,14 +49,18 @@ impl Failure {
 
     /// Prints it to standard error.
     pub fn print(&self, json: bool) {
+        self.print_as(json, self.exit.code());
+    }
+
+    /// The same for a process that will end with another status: under `run` most belong to the command.
+    pub fn print_as(&self, json: bool, exit: u8) {
         use std::io::Write;
         // The reader of our output went away: it knows, and nobody else wants to.
         if self.exit == Exit::Pipe {
             return;
         }
         let mut text = if json {
-            let printed =
-                Printed { error: &self.message, code: self.exit, exit: self.exit.code(), hint: self.hint.as_deref() };
+            let printed = Printed { error: &self.message, code: self.exit, exit, hint: self.hint.as_deref() };
             serde_json::to_string(&printed).unwrap_or_default()
         } else {
             let hint = self.hint.as_ref().map(|hint| format!("\n  try: {hint}")).unwrap_or_default();
