@@ -156,6 +156,9 @@ pub enum Command {
   sessionfs cp ./patch demo:/          into one; a directory that is there takes it under its own name
   sessionfs cp --size 4G . new:/       a new session from what is here
 
+What cannot be copied is named and left out; the rest is copied, and the exit status is that of the first failure. A file
+that is there is replaced when its copy is whole.
+
 One side is SESSION:/path. A host path with a colon in its first name is written ./like:this.")]
     Cp {
         #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath)]

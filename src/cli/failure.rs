@@ -105,7 +105,11 @@ impl From<TreeError> for Failure {
     fn from(error: TreeError) -> Failure {
         let exit = match (&error, error.errno()) {
             (TreeError::Stream(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Pipe,
-            (TreeError::Host { .. }, Some(libc::ENOSPC)) => Exit::Failure,
+            // Not the session's cap: a disk of the host.
+            (TreeError::Host { .. } | TreeError::Stream(_), Some(libc::ENOSPC)) => Exit::Failure,
+            (TreeError::Several { first, .. }, Some(libc::ENOSPC)) if matches!(**first, TreeError::Host { .. }) => {
+                Exit::Failure
+            }
             (_, errno) => of_errno(errno),
         };
         Failure::new(exit, error.to_string())

@@ -64,6 +64,49 @@ pub enum TreeError {
     /// What was read is no tar archive that can be taken.
     #[error("not a usable tar archive: {0}")]
     Archive(String),
+    /// Some things could not be copied; the others were.
+    #[error("{first}; and {more} more could not be copied")]
+    Several {
+        /// The first of them.
+        first: Box<TreeError>,
+        /// How many others.
+        more: u64,
+    },
+}
+
+/// What could not be copied, while the copy goes on with the rest, as cp(1) does.
+#[derive(Default)]
+struct Failures {
+    first: Option<TreeError>,
+    more: u64,
+}
+
+impl Failures {
+    /// Takes a failure of one thing. What ends the whole copy is handed back.
+    fn take(&mut self, error: TreeError) -> Result<(), TreeError> {
+        match error {
+            TreeError::Session { .. } | TreeError::Host { .. } => {}
+            fatal => return Err(fatal),
+        }
+        match &self.first {
+            None => self.first = Some(error),
+            // The first is the one that is reported at the end.
+            Some(_) => {
+                log::warn!("{error}");
+                self.more += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The result, when all has been tried.
+    fn result<T>(self, value: T) -> Result<T, TreeError> {
+        match (self.first, self.more) {
+            (None, _) => Ok(value),
+            (Some(first), 0) => Err(first),
+            (Some(first), more) => Err(TreeError::Several { first: Box::new(first), more }),
+        }
+    }
 }
 
 impl TreeError {
@@ -78,6 +121,7 @@ impl TreeError {
             TreeError::Session { errno, .. } => Some(errno.code()),
             TreeError::Host { source, .. } | TreeError::Stream(source) => source.raw_os_error(),
             TreeError::Loop(_) => Some(libc::ELOOP),
+            TreeError::Several { first, .. } => first.errno(),
             TreeError::Outside { .. } | TreeError::Archive(_) => None,
         }
     }
