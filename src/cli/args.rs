@@ -177,7 +177,8 @@ One side is SESSION:/path. A host path with a colon in its first name is written
   sessionfs export demo | zstd > demo.tar.zst
   sessionfs export demo:/src | tar tv
 
-Sockets are left out; holes stay holes (GNU sparse format 1.0), xattrs are SCHILY.xattr records.")]
+Sockets are left out; holes stay holes (GNU sparse format 1.0), xattrs are SCHILY.xattr records,
+ACLs SCHILY.acl records as well.")]
     Export {
         #[arg(value_name = "SESSION[:/PATH]")]
         target: String,

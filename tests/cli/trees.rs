@@ -188,6 +188,32 @@ fn a_copy_that_does_not_fit_leaves_what_it_would_replace() {
 }
 
 #[test]
+fn tar_finds_the_acls_of_an_export() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("d")).unwrap();
+    std::fs::write(bench.path("d/f"), b"x").unwrap();
+    let set = |args: &[&str]| Command::new("setfacl").args(args).current_dir(bench.dir.path()).status();
+    if !set(&["-m", "u:12345:rw", "d/f"]).is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no ACLs on the disk under the tests");
+        return;
+    }
+    assert!(set(&["-d", "-m", "g:777:rx", "d"]).unwrap().success());
+    bench.ok(&["cp", "d/.", "demo:/"]);
+    std::fs::create_dir(bench.path("out")).unwrap();
+    let mut export = bench.command(&["export", "demo"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Without --xattrs: tar looks at nothing but the records that are for ACLs.
+    let mut tar = Command::new("tar");
+    tar.args(["--acls", "-xpf-", "-C"]).arg(bench.path("out")).stdin(export.stdout.take().unwrap());
+    assert!(tar.status().unwrap().success() && export.wait().unwrap().success());
+    let acls = |at: &str| {
+        let output = Command::new("getfacl").args(["-cpnR", "."]).current_dir(bench.path(at)).output().unwrap();
+        text(&output.stdout)
+    };
+    assert!(acls("d").contains("user:12345:rw-") && acls("d").contains("default:group:777:r-x"), "{}", acls("d"));
+    assert_eq!(acls("out"), acls("d"));
+}
+
+#[test]
 fn a_full_disk_behind_standard_output_is_not_the_sessions_cap() {
     let bench = Bench::new();
     std::fs::write(bench.path("f"), vec![1; 1 << 20]).unwrap();

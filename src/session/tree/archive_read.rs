@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use super::acl_text::{ACLS, from_text};
 use super::item::{Item, ItemKind, Sink, Target, Totals, Xattrs};
 use super::{Failures, Shown, TreeError};
 use crate::base::Timestamp;
@@ -199,6 +200,8 @@ struct Extensions {
     sparse_name: Option<Vec<u8>>,
     real_size: Option<u64>,
     xattrs: Xattrs,
+    /// ACLs as text, under the names of their xattrs.
+    acls: Xattrs,
     /// Bytes read so far.
     bytes: u64,
 }
@@ -252,6 +255,9 @@ impl Extensions {
             b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
             b"GNU.sparse.realsize" => self.real_size = Some(number(value)?),
             _ => {
+                if let Some((xattr, _)) = ACLS.iter().find(|(_, record)| *record == key) {
+                    self.acls.push((xattr.to_vec(), value.to_vec()));
+                }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
@@ -266,6 +272,17 @@ impl Extensions {
         let device = || -> io::Result<(u32, u32)> {
             Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
         };
+        let mut xattrs = self.xattrs;
+        for (name, text) in self.acls {
+            // The xattr itself says the same, and says it exactly.
+            if xattrs.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            match from_text(&text) {
+                Some(value) => xattrs.push((name, value)),
+                None => log::warn!("{}: an ACL that names users by no number is left out", Shown(&path)),
+            }
+        }
         let mut size = 0;
         let kind = match header.entry_type() {
             // Archives older than ustar mark a directory by the slash behind its name.
@@ -302,7 +319,7 @@ impl Extensions {
                 Some(time) => time,
                 None => Timestamp::new(header.mtime().map_err(bad)? as i64, 0),
             },
-            xattrs: self.xattrs,
+            xattrs,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! There is one implementation, over a running [`Fs`](crate::fs::Fs): a command on an unmounted session runs it in its own process,
 //! one on a mounted session has the server run it through the control socket. Trees travel as tar streams (PAX).
 
+mod acl_text;
 mod archive_read;
 mod archive_write;
 mod export;
