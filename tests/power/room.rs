@@ -36,7 +36,7 @@ fn failed_over_records(tape: &[Event]) -> bool {
     is_room && records
 }
 
-/// A commit, behind which the journal gets room; a file made meanwhile; an fsync. Returns whether the fault was met by
+/// An fsync, behind which the journal gets room; a file made meanwhile; another one. Returns whether the fault was met by
 /// the sync of that room, with a record before it.
 fn live(nth: u64) -> bool {
     let dir = directory();
@@ -46,7 +46,7 @@ fn live(nth: u64) -> bool {
     workload.carry_out(&[create("one")]).unwrap();
     let failure = Failure { errno: libc::EIO, short: false };
     disk.arm(Some(Fault { kind: Some(Kind::Sync), nth, for_ever: false, failure }));
-    workload.carry_out(&[Op::Commit, create("two")]).unwrap();
+    workload.carry_out(&[Op::Fsync, create("two")]).unwrap();
     let until = Instant::now() + Duration::from_millis(300);
     while disk.state().faults.hit().is_none() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
