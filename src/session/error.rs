@@ -58,7 +58,7 @@ pub enum SessionError {
         source: StoreError,
     },
     /// A cap that nothing fits under.
-    #[error("a session needs at least {least} {unit}, not {given}")]
+    #[error("a session {}, not {given}", limit(*given, *least, unit))]
     Limit {
         /// What was asked for.
         given: u64,
@@ -67,6 +67,10 @@ pub enum SessionError {
         /// `bytes` or `inodes`.
         unit: &'static str,
     },
+}
+
+fn limit(given: u64, least: u64, unit: &str) -> String {
+    if given < least { format!("needs at least {least} {unit}") } else { format!("has at most {} {unit}", i64::MAX) }
 }
 
 impl SessionError {

@@ -332,12 +332,37 @@ fn a_killed_server_leaves_a_dead_mount_that_umount_clears() {
     eventually("the server is dead", || !alive(pid));
     // Its socket is still there, and known to be stale.
     assert_eq!(bench.status("killed")["mounted"], false);
-    bench.fails(&["mount", "killed", mount], 12, &["server has died", &format!("sessionfs umount {mount}")]);
     assert!(bench.ok(&["umount", mount]).contains("had died"));
     bench.ok(&["mount", "killed", mount]);
     assert_eq!(std::fs::read(at.join("file")).unwrap(), b"x");
     bench.ok(&["umount", "killed"]);
     bench.ok(&["check", "killed"]);
+}
+
+#[test]
+fn a_dead_mount_gives_way_to_the_next_one() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount = at.to_str().unwrap();
+    // Of the same session, and of another.
+    for session in ["gives-way", "gives-way", "gives-way-too"] {
+        bench.ok(&["mount", session, mount]);
+        std::fs::write(at.join("file"), session).unwrap();
+        bench.ok(&["sync", session]);
+        let held = std::fs::File::open(at.join("file")).unwrap();
+        let pid = bench.pid(session);
+        kill(pid, libc::SIGKILL);
+        eventually("the server is dead", || !alive(pid));
+        drop(held);
+    }
+    bench.ok(&["mount", "gives-way", mount]);
+    assert_eq!(std::fs::read(at.join("file")).unwrap(), b"gives-way");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(table.lines().filter(|line| line.contains(mount)).count(), 1, "none lies below it");
+    bench.ok(&["umount", mount]);
 }
 
 #[test]

@@ -252,7 +252,14 @@ impl RecordingFile {
 impl DiskFile for RecordingFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         self.shared.lock().faults.call(Kind::Read).map_err(failed)?;
-        DiskFile::read_at(&self.real, bytes, at)
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.real.read_at(&mut bytes[done..], at + done as u64)? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        Ok(done)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -27,8 +27,12 @@ pub enum Missing {
 pub fn prepare(path: &Path, missing: Missing) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let unusable = |error: &io::Error| Failure::new(Exit::MountpointUnusable, format!("mount point {shown}: {error}"));
-    if let Some(mount) = mounts::at(&mounts::canonical(path)) {
-        return Err(taken(path, &mount));
+    while let Some(mount) = mounts::at(&mounts::canonical(path)) {
+        // One of ours whose server was killed serves nobody: who mounts here again has not to clear it away first.
+        if !mount.is_ours() || !mounts::is_dead(&mount.path) {
+            return Err(taken(path, &mount));
+        }
+        mounts::detach(&mount.path).map_err(|_| taken(path, &mount))?;
     }
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path, missing)?,

@@ -54,6 +54,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
 
     let mut server = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
     let ready = wait_until_ready(context, &plan, &mut server)?;
+    ready.warning.iter().for_each(|warning| context.warn(warning));
     say(context, || announcement(&ready));
     let mut supervisor = Supervisor {
         context,
@@ -166,8 +167,7 @@ impl Supervisor<'_> {
             return self.without_server();
         }
         self.stop_server()?;
-        // One that even SIGKILL has not ended is reported as what it was sent.
-        Ok(self.command_status.unwrap_or(128 + libc::SIGKILL) as u8)
+        Ok(self.exit())
     }
 
     /// The server was gone before we asked it to stop. It may have ended in order, when somebody unmounted.
@@ -249,7 +249,12 @@ impl Supervisor<'_> {
         let text = format!("not ended by SIGKILL, and left behind: {}{more}", named.join(", "));
         Failure::new(Exit::Failure, text)
             .hint(format!("ps -o pid,stat,wchan:30,cmd {}", left[0]))
-            .print(self.context.json);
+            .print_as(self.context.json, self.exit());
+    }
+
+    /// The command's status. One that even SIGKILL has not ended is reported as what it was sent.
+    fn exit(&self) -> u8 {
+        self.command_status.unwrap_or(128 + libc::SIGKILL) as u8
     }
 
     /// What is still running. Where processes cannot be seen, only the command is known; as PID 1, we leave the rest

@@ -20,6 +20,7 @@ use super::preflight::mount_failure;
 use super::signals::{Signals, reset};
 use super::writeback::write_back;
 use crate::base::SessionId;
+use crate::cli::access::cap_below_use;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
@@ -144,7 +145,8 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
-fn state_of(plan: &Plan, session: &Session) -> Result<StopReport, Failure> {
+/// What a mount begins with, and what its user should know about it.
+fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String>), Failure> {
     let superblock = session.store().superblock().map_err(|source| {
         Failure::from(crate::session::SessionError::Database {
             id: plan.id.clone(),
@@ -152,10 +154,14 @@ fn state_of(plan: &Plan, session: &Session) -> Result<StopReport, Failure> {
             source,
         })
     })?;
-    Ok(StopReport::of(&plan.id, &superblock))
+    let warning = cap_below_use(&plan.id, &plan.options, &superblock);
+    if let Some(warning) = &warning {
+        log::warn!("{warning}");
+    }
+    Ok((StopReport::of(&plan.id, &superblock), warning))
 }
 
-fn announce(plan: &Plan, session: &Session, now: StopReport, to: &mut PipeWriter) {
+fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<String>), to: &mut PipeWriter) {
     Message::Ready(Ready {
         session: now.session,
         mountpoint: plan.mountpoint.clone(),
@@ -166,6 +172,7 @@ fn announce(plan: &Plan, session: &Session, now: StopReport, to: &mut PipeWriter
         dirs: now.dirs,
         bytes: now.bytes,
         digest: now.digest,
+        warning,
     })
     .send(to);
 }

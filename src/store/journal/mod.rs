@@ -118,6 +118,7 @@ impl Journal {
         };
         let (file, has_second) = make().map_err(failed)?;
         failpoint::passed("the new journal is in place");
+        file.will_write(place(0));
         let start = Position::behind(&header, 0);
         Ok(Journal {
             file,
