@@ -34,6 +34,15 @@ pub const LINK_MAX: u32 = 65_000;
 /// The largest file in bytes: what `off_t` can say.
 pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 
+/// The most blocks a file can have.
+pub const FILE_BLOCKS_MAX: u64 = FILE_SIZE_MAX.div_ceil(BLOCK_SIZE as u64);
+
+/// The most 4 KiB pieces one inode can be charged: a file of the largest size, its xattrs and its target.
+pub const INODE_PIECES_MAX: u64 = FILE_SIZE_MAX / PIECE_SIZE as u64 + 1 + (1 << 20);
+
+/// The largest id of any kind: what SQLite can keep.
+pub const ID_MAX: u64 = i64::MAX as u64;
+
 /// Bytes of an xattr's name: `XATTR_NAME_MAX` of Linux.
 pub const XATTR_NAME_MAX: usize = 255;
 

@@ -163,6 +163,9 @@ impl Pack {
             return Err(PackError::Malformed("raw length differs"));
         }
         let pack = Pack { id: PackId(u64_at(frame, 8)), codec, raw, blocks };
+        if pack.directory().any(|(_, len)| len as usize > BLOCK_SIZE) {
+            return Err(PackError::Malformed("a block is too long"));
+        }
         let content: usize = pack.directory().map(|(_, len)| len as usize).sum();
         if content != raw_len - blocks * ENTRY {
             return Err(PackError::Malformed("directory does not add up"));

@@ -157,6 +157,7 @@ impl Committer {
         // Locked once more, so that nobody who has just looked misses it.
         self.fs.delete_forgotten(self.fs.state.lock());
         self.fs.progress.notify_all();
+        failpoint::passed("a commit is done and everybody was told");
         log::debug!(
             "transaction {}: {} changes, {} content bytes, {took:.1?}",
             superblock.txid,
@@ -182,6 +183,7 @@ impl Committer {
 
     /// Everything is committed, or cannot be: closes the database and leaves the result for whoever asks.
     fn stop(self) {
+        failpoint::passed("the committer has nothing more to do");
         let Committer { fs, writer, .. } = self;
         let state = fs.state.lock();
         let unsaved = match &state.refusal {
@@ -207,6 +209,7 @@ impl Committer {
 fn close(mut writer: Writer, fs: &Fs) -> Result<Superblock, StoreError> {
     failpoint::passed("everything is committed and the database is not closed yet");
     writer.reap_orphans()?;
+    failpoint::passed("a stop has removed the orphans");
     let superblock = writer.close()?;
     fs.journal.remove()?;
     Ok(superblock)

@@ -37,7 +37,7 @@ pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
 use crate::base::limits::{ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
-use crate::base::{Errno, Ino, Map, Seq};
+use crate::base::{Errno, Ino, Map, Seq, failpoint};
 use crate::format::Transaction;
 use crate::format::journal::Records;
 use crate::store::{Journal, Opened, Recovery, Store, StoreError, Superblock};
@@ -70,7 +70,9 @@ impl Fs {
     /// Starts serving a session: reaps the orphans of its last life, loads the root, starts the committer.
     pub fn start(opened: Opened) -> Result<Arc<Fs>, StoreError> {
         let Opened { store, mut writer, journal, recovery } = opened;
+        failpoint::passed("the journal is replayed and orphans are still there");
         writer.reap_orphans()?;
+        failpoint::passed("the orphans are gone and nothing is served yet");
         let superblock = store.superblock()?;
         let root = store.inode(Ino::ROOT)?.ok_or_else(|| StoreError::Damaged("the root directory is gone".into()))?;
         let mut inodes = Map::default();

@@ -42,6 +42,7 @@ impl State {
     /// write to such a block makes a new version.
     pub fn seal(&mut self) {
         debug_assert!(!self.running.is_empty());
+        failpoint::passed("a transaction is not sealed yet");
         let txn = std::mem::take(&mut self.running);
         if self.journaled {
             let before = self.records.len();

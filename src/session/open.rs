@@ -10,7 +10,7 @@ use super::error::SessionError;
 use super::layout::{SessionDir, StoreDir};
 use super::lock::{Holder, Lock, Taken};
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
-use crate::base::{Errno, SessionId};
+use crate::base::{Errno, SessionId, failpoint};
 use crate::fs::Fs;
 use crate::store::{CreateOptions, HostDisk, Omit, Store, StoreError, Superblock};
 
@@ -82,6 +82,7 @@ impl StoreDir {
         }
         self.create()?;
         let made = dir.create()?;
+        failpoint::passed("a session has its directory and no lock");
         let taken = Lock::take(&dir.lock_file(), holder).map_err(|source| SessionError::Store {
             path: dir.lock_file(),
             what: "written",
@@ -130,6 +131,7 @@ impl LockedSession {
         let database = self.dir.database();
         options.validate()?;
         let created = !self.dir.exists()?;
+        failpoint::passed("a session is locked and not looked at");
         if created {
             Store::create(&database, &options.for_new()).map_err(|source| self.database_error(source))?;
         }

@@ -9,7 +9,7 @@ use super::commit::{Packed, Space, Statements, drop_dead_packs, pack_stored};
 use super::rows::{self, Place};
 use super::{StoreError, Superblock, Writer, superblock};
 use crate::base::limits::{PACK_TARGET, WAL_CHECKPOINT_BYTES};
-use crate::base::{DataId, PackId};
+use crate::base::{DataId, PackId, failpoint};
 use crate::format::{Pack, content_hash};
 
 /// How long a close spends on housekeeping.
@@ -190,7 +190,9 @@ fn relocate(
     drop_dead_packs(&sql, &mut statements, space, emptied)?;
     drop(statements);
     superblock::write(&sql, &state)?;
+    failpoint::passed("packs are rewritten and their old place still counts");
     sql.commit()?;
+    failpoint::passed("rewritten packs are on the disk and nobody was told");
     Ok(state)
 }
 
@@ -215,7 +217,10 @@ fn wal_waiting(sql: &Connection) -> Result<u64, StoreError> {
 /// Copies back what no reader needs in the WAL any more. It waits for nobody, so a reader from outside can only make
 /// it copy less.
 pub(super) fn copy_wal_back(sql: &Connection) -> Result<(), StoreError> {
-    checkpoint(sql, "PASSIVE").map(|_| ())
+    failpoint::passed("the WAL is not copied back yet");
+    checkpoint(sql, "PASSIVE")?;
+    failpoint::passed("the WAL is copied back");
+    Ok(())
 }
 
 /// Frames in the WAL, and how many of them are copied.
@@ -241,6 +246,7 @@ fn vacuum(sql: &Connection, until: Instant, keep: u64) -> Result<bool, StoreErro
         if Instant::now() >= until {
             return Ok(true);
         }
+        failpoint::passed("free pages are not given back yet");
         let step = VACUUM_STEP.min(free - keep);
         let mut statement = sql.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
         let mut pages = statement.query([])?;

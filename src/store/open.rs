@@ -16,7 +16,7 @@ use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
 use super::{CreateOptions, Disk, HostDisk, NextIds, Store, StoreError, Superblock, Writer, superblock};
-use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid};
+use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid, failpoint};
 use crate::format::{Counts, Digest, InodeRow};
 
 /// How long `close` waits for somebody who looks at the database from outside.
@@ -40,7 +40,9 @@ impl Store {
         let built = build(disk.as_ref(), &building, options).and_then(|()| {
             // The rename below must never be on disk before what it names.
             let synced = disk.open(&building).and_then(|file| file.sync_data());
+            failpoint::passed("a new session database is whole and has no name");
             let renamed = synced.and_then(|()| disk.rename(&building, path));
+            failpoint::passed("a new session database has its name and its directory is not synced");
             let renamed = renamed.and_then(|()| sync_directory_of(disk.as_ref(), path));
             renamed.map_err(|error| StoreError::from_io(path, &error))
         });
@@ -66,10 +68,12 @@ impl Store {
         if !mode.eq_ignore_ascii_case("wal") {
             return Err(StoreError::Io(format!("{}: no WAL possible here (SQLite stays in {mode})", path.display())));
         }
+        failpoint::passed("the database is in WAL mode and not marked as open");
         state.epoch += 1;
         state.clean = false;
         state.last_active = Timestamp::now();
         superblock::write(&sql, &state).map_err(|error| error.on(&sql))?;
+        failpoint::passed("the database is marked as open");
         let store = Arc::new(Store::on(disk, path));
         let writer = Writer { sql, path: path.to_owned(), store: Arc::clone(&store), state, space: None };
         Ok((store, writer))
@@ -108,10 +112,12 @@ impl Writer {
     /// second of waiting, and the next open takes it in. No commit is lost by that.
     pub fn close(mut self) -> Result<Superblock, StoreError> {
         self.tidy();
+        failpoint::passed("the database is tidy and marked as open");
         let mut last = self.state.clone();
         last.clean = true;
         last.last_active = Timestamp::now();
         superblock::write(&self.sql, &last).map_err(|error| error.on(&self.sql))?;
+        failpoint::passed("the database is marked as stopped and its WAL is beside it");
         self.store.pool.close(READERS_PATIENCE);
         // Does not depend on being alone, so it is done even if what follows is not.
         copy_wal_back(&self.sql).map_err(|error| error.on(&self.sql))?;
@@ -119,6 +125,7 @@ impl Writer {
         if !leave_wal(&self.sql)? {
             log::warn!("{}: somebody else has it open; the WAL stays beside it", self.path.display());
         }
+        failpoint::passed("the database is one file and still open");
         let Writer { sql, path, store, .. } = self;
         sql.close().map_err(|(_, error)| StoreError::from(error))?;
         // The name of the WAL must not come back after a power cut.
@@ -210,8 +217,11 @@ fn whole(sql: &Connection, path: &Path) -> Result<(), StoreError> {
 fn build(disk: &dyn Disk, path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
     // In the place of what a crash in here left behind.
     disk.create(path).map_err(|error| StoreError::from_io(path, &error))?;
+    failpoint::passed("a new session database is an empty file");
     let mut sql = schema::connect_writer(disk, path).map_err(|error| StoreError::opening(path, error))?;
-    let filled = schema::install(&sql).and_then(|()| fill(&mut sql, options)).map_err(|error| error.on(&sql));
+    let installed = schema::install(&sql);
+    failpoint::passed("a new session database has tables and no root");
+    let filled = installed.and_then(|()| fill(&mut sql, options)).map_err(|error| error.on(&sql));
     sql.close().map_err(|(_, error)| StoreError::from(error))?;
     filled
 }

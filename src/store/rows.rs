@@ -7,8 +7,8 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::StoreError;
-use crate::base::limits::{BLOCK_SIZE, FILE_SIZE_MAX, NAME_MAX, PIECES_PER_BLOCK, XATTR_NAME_MAX, XATTR_VALUE_MAX};
-use crate::base::limits::{PIECE_SIZE, SYMLINK_MAX};
+use crate::base::limits::{BLOCK_SIZE, FILE_BLOCKS_MAX, FILE_SIZE_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK};
+use crate::base::limits::{SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Timestamp};
 use crate::format::{BlockRow, DentryRow, InodeRow, RowSum, XattrRow};
 
@@ -25,11 +25,6 @@ pub(super) const BLOCK: &str = "b.ino, b.idx, b.data_id, b.mask, b.shared, b.sum
 pub(super) const BLOCK_COLUMNS: usize = 6;
 /// Columns of `xattr` as [`xattr`] reads them.
 pub(super) const XATTR: &str = "x.ino, x.name, x.value, x.sum";
-
-/// The most 4 KiB pieces one inode can be charged: a file of the largest size, its xattrs and its target.
-const PIECES_MAX: u64 = FILE_SIZE_MAX / PIECE_SIZE as u64 + 1 + (1 << 20);
-/// The most blocks a file can have.
-const BLOCKS_MAX: u64 = FILE_SIZE_MAX.div_ceil(BLOCK_SIZE as u64);
 
 /// A row that breaks a rule: which invariant of `docs/format.md`, and where.
 #[derive(Debug)]
@@ -254,7 +249,7 @@ pub(super) fn inode(row: &Row<'_>, first: usize) -> Result<Summed<InodeRow>, Bad
         nlink: from.u32("nlink")?,
         rdev: from.u32("rdev")?,
         size: from.up_to("size", FILE_SIZE_MAX)?,
-        pieces: from.up_to("pieces", PIECES_MAX)?,
+        pieces: from.up_to("pieces", INODE_PIECES_MAX)?,
         attached: from.u32("attached")?,
         atime: from.time("atime")?,
         mtime: from.time("mtime")?,
@@ -291,7 +286,7 @@ pub(super) fn block(row: &Row<'_>) -> Result<Summed<BlockRow>, Bad> {
     let mut from = Columns::new(row, "block", 0, 2);
     let block = BlockRow {
         ino: Ino(from.unsigned("ino")?),
-        index: from.up_to("idx", BLOCKS_MAX - 1)?,
+        index: from.up_to("idx", FILE_BLOCKS_MAX - 1)?,
         data: DataId(from.unsigned("data_id")?),
         mask: from.bits("mask")?,
         shared: from.flag("shared")?,

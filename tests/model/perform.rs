@@ -33,7 +33,9 @@ pub fn parent<'p>(fs: &Fs, path: &'p Path) -> Result<(Ino, &'p [u8]), Errno> {
 
 /// What a write of this operation writes.
 fn written(len: usize, byte: u8) -> Vec<u8> {
-    (0..len).map(|i| byte.wrapping_add((i / 512) as u8)).collect()
+    let mut bytes = vec![0; len];
+    bytes.chunks_mut(512).enumerate().for_each(|(i, chunk)| chunk.fill(byte.wrapping_add(i as u8)));
+    bytes
 }
 
 /// What an operation that makes something makes, and with which mode.

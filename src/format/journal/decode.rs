@@ -1,10 +1,14 @@
 //! From the payload of an operation back to its changes. The payload has passed its checksum, so what is refused here
-//! was written by a program with other rules, or by a bug; still nothing in it is believed beyond its own length.
+//! was written by a program with other rules, or by a bug; still nothing in it is believed beyond its own length, and a
+//! row that the database would refuse to give back is refused here, before it is in there.
 
 use super::encode::{
     BLOCK, CUT, DENTRY, DROP_BLOCKS, DROP_DENTRY, DROP_INODE, DROP_XATTR, FILL, INODE, NEW_DATA, XATTR,
 };
-use crate::base::limits::{BLOCK_SIZE, NAME_MAX, PIECES_PER_BLOCK, SYMLINK_MAX, XATTR_VALUE_MAX};
+use crate::base::limits::{
+    BLOCK_SIZE, FILE_BLOCKS_MAX, FILE_SIZE_MAX, ID_MAX, INODE_PIECES_MAX, NAME_MAX, PIECES_PER_BLOCK, SYMLINK_MAX,
+    XATTR_VALUE_MAX,
+};
 use crate::base::{Cookie, DataId, FileKind, Ino, Name, Timestamp};
 use crate::format::{BlockRow, Change, DentryRow, InodeRow};
 
@@ -43,8 +47,8 @@ fn change<E: From<RecordError>>(
         INODE => each(Change::Inode(&inode(from)?)),
         DROP_INODE => each(Change::DropInode(from.ino()?)),
         DENTRY => each(Change::Dentry(&dentry(from)?)),
-        DROP_DENTRY => each(Change::DropDentry { parent: from.ino()?, name: &from.name()? }),
-        NEW_DATA => each(Change::NewData { id: from.data()?, base: DataId(from.u64()?), keep: from.at()?, bytes: &[] }),
+        DROP_DENTRY => each(Change::DropDentry { parent: from.ino()?, name: &from.file_name()? }),
+        NEW_DATA => each(Change::NewData { id: from.data()?, base: DataId(from.id()?), keep: from.at()?, bytes: &[] }),
         FILL => {
             let (id, at, bytes) = (from.data()?, from.at()?, from.bytes(BLOCK_SIZE)?);
             if at as usize + bytes.len() > BLOCK_SIZE {
@@ -54,7 +58,13 @@ fn change<E: From<RecordError>>(
         }
         CUT => each(Change::Cut { id: from.data()?, keep: from.at()? }),
         BLOCK => each(Change::Block(block(from)?)),
-        DROP_BLOCKS => each(Change::DropBlocks { ino: from.ino()?, from: from.u64()?, until: from.u64()? }),
+        DROP_BLOCKS => {
+            let (ino, first, until) = (from.ino()?, from.u64()?, from.u64()?);
+            if first > until {
+                return Err(RecordError::Value("range").into());
+            }
+            each(Change::DropBlocks { ino, from: first, until })
+        }
         XATTR => each(Change::Xattr { ino: from.ino()?, name: &from.name()?, value: from.bytes(XATTR_VALUE_MAX)? }),
         DROP_XATTR => each(Change::DropXattr { ino: from.ino()?, name: &from.name()? }),
         other => Err(RecordError::Tag(other).into()),
@@ -78,17 +88,23 @@ fn inode(from: &mut Fields<'_>) -> Result<InodeRow, RecordError> {
         btime: from.time()?,
         target: from.bytes(SYMLINK_MAX)?.into(),
     };
-    FileKind::of_mode(row.mode).map(|_| row).ok_or(RecordError::Value("mode"))
+    if FileKind::of_mode(row.mode).is_none() || row.mode > 0o177777 {
+        return Err(RecordError::Value("mode"));
+    }
+    if row.size > FILE_SIZE_MAX || row.pieces > INODE_PIECES_MAX {
+        return Err(RecordError::Value("size"));
+    }
+    Ok(row)
 }
 
 fn dentry(from: &mut Fields<'_>) -> Result<DentryRow, RecordError> {
-    let (parent, ino, cookie) = (from.ino()?, from.ino()?, Cookie(from.u64()?));
+    let (parent, ino, cookie) = (from.ino()?, from.ino()?, Cookie(from.id()?));
     let kind = FileKind::from_code(from.u8()?.into()).ok_or(RecordError::Value("file type"))?;
-    Ok(DentryRow { parent, name: from.name()?, ino, kind, cookie })
+    Ok(DentryRow { parent, name: from.file_name()?, ino, kind, cookie })
 }
 
 fn block(from: &mut Fields<'_>) -> Result<BlockRow, RecordError> {
-    let (ino, index, data, mask) = (from.ino()?, from.u64()?, DataId(from.u64()?), from.u64()?);
+    let (ino, index, data, mask) = (from.ino()?, from.u64()?, DataId(from.id()?), from.u64()?);
     let shared = match from.u8()? {
         0 => false,
         1 => true,
@@ -96,6 +112,9 @@ fn block(from: &mut Fields<'_>) -> Result<BlockRow, RecordError> {
     };
     if mask == 0 || mask.checked_shr(PIECES_PER_BLOCK).unwrap_or(0) != 0 {
         return Err(RecordError::Value("mask"));
+    }
+    if index >= FILE_BLOCKS_MAX {
+        return Err(RecordError::Value("block index"));
     }
     Ok(BlockRow { ino, index, data, mask, shared })
 }
@@ -122,8 +141,16 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn ino(&mut self) -> Result<Ino, RecordError> {
+    /// Any number that an id can be; there is always one above it.
+    fn id(&mut self) -> Result<u64, RecordError> {
         match self.u64()? {
+            id if id < ID_MAX => Ok(id),
+            _ => Err(RecordError::Value("id")),
+        }
+    }
+
+    fn ino(&mut self) -> Result<Ino, RecordError> {
+        match self.id()? {
             0 => Err(RecordError::Value("inode number")),
             ino => Ok(Ino(ino)),
         }
@@ -131,7 +158,7 @@ impl<'a> Fields<'a> {
 
     /// A data id of content, which zeros have not.
     fn data(&mut self) -> Result<DataId, RecordError> {
-        match DataId(self.u64()?) {
+        match DataId(self.id()?) {
             DataId::ZEROS => Err(RecordError::Value("data id")),
             id => Ok(id),
         }
@@ -161,6 +188,13 @@ impl<'a> Fields<'a> {
         let name = self.take(len)?;
         let good = (1..=NAME_MAX).contains(&len) && !name.contains(&0);
         if good { Ok(name.into()) } else { Err(RecordError::Value("name")) }
+    }
+
+    /// A name in a directory.
+    fn file_name(&mut self) -> Result<Name, RecordError> {
+        let name = self.name()?;
+        let good = !name.contains(&b'/') && !matches!(&*name, b"." | b"..");
+        if good { Ok(name) } else { Err(RecordError::Value("name")) }
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {

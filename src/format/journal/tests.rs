@@ -27,7 +27,7 @@ fn sample() -> (Records, Vec<String>) {
     let name: Name = b"\x01\xffname".as_slice().into();
     let dentry =
         DentryRow { parent: Ino(1), name: name.clone(), ino: Ino(7), kind: FileKind::Symlink, cookie: Cookie(3) };
-    let block = BlockRow { ino: Ino(7), index: u64::MAX, data: DataId(0), mask: 5, shared: true };
+    let block = BlockRow { ino: Ino(7), index: 1 << 40, data: DataId(0), mask: 5, shared: true };
     let all = [
         Change::Inode(&inode),
         Change::DropInode(Ino(8)),

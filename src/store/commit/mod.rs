@@ -14,7 +14,7 @@ pub(super) use self::packing::{Packed, pack_stored};
 pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, read, superblock};
-use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp, Txid};
+use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp, Txid, failpoint};
 use crate::format::{Change, Transaction};
 
 impl Writer {
@@ -55,6 +55,7 @@ impl Writer {
                 }
             }
         }
+        failpoint::passed("the orphans are listed and still there");
         let next = self.state.next;
         self.commit(&txn, next)?;
         // Rows of `orphan` with no inode behind them are damage, but not a reason to keep them.
@@ -121,16 +122,21 @@ fn write(
     state.last_active = Timestamp::now();
     state.next = grown(before.next, next, packed.len());
     let mut statements = Statements::prepare(&sql)?;
+    failpoint::passed("a commit has begun and holds nothing");
     insert_packs(&mut statements, space, packed)?;
+    failpoint::passed("a commit holds its packs and no rows");
     let mut apply = Apply::new(&mut statements, &mut state, before.next.ino, txn, packed);
     apply.inodes()?;
     apply.dentries()?;
+    failpoint::passed("a commit holds its rows and dead content is still there");
     let dead = apply.dead_data()?;
     space::release(&sql, &mut statements, space, &dead)?;
     statements.put_txn(&state, txn.last_seq)?;
     drop(statements);
     superblock::write(&sql, &state)?;
+    failpoint::passed("a commit is whole and not on the disk");
     sql.commit()?;
+    failpoint::passed("a commit is on the disk and nobody was told");
     Ok(state)
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::base::limits::{PACK_LEVEL, PACK_TARGET};
-use crate::base::{DataId, PackId};
+use crate::base::{DataId, PackId, failpoint};
 use crate::format::{PackBuilder, content_hash, content_len};
 use crate::store::rows::Place;
 
@@ -104,7 +104,10 @@ fn encode(id: PackId, items: &[Item<'_>]) -> Packed {
         (item.id, Place { pack: id, position, len, hash: content_hash(item.bytes) })
     });
     let places = places.collect();
-    Packed { id, frame: builder.encode(id, PACK_LEVEL), places }
+    failpoint::passed("a pack is not compressed yet");
+    let frame = builder.encode(id, PACK_LEVEL);
+    failpoint::passed("a pack is compressed and nobody has it");
+    Packed { id, frame, places }
 }
 
 #[cfg(test)]

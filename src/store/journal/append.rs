@@ -175,6 +175,7 @@ impl Appender {
         failpoint::passed("the next segment has no header yet");
         journal.file.will_write(place(next));
         self.put(journal, &header.encode(), place(next).start)?;
+        failpoint::passed("the next segment has its header and no record");
         self.uses[self.position.segment] = Use::Full { last: self.last() };
         self.uses[next] = Use::Current;
         self.position = Position::behind(&header, next);

@@ -98,6 +98,7 @@ impl Journal {
         let building = open::beside(path, ".new");
         let failed = |error| StoreError::from_io(path, &error);
         let header = SegmentHeader::new(identity.uuid, identity.epoch, generation()?, next, 0);
+        failpoint::passed("the new journal is not begun yet");
         let make = || {
             let file = disk.create(&building)?;
             let first = place(0);
@@ -113,6 +114,7 @@ impl Journal {
             file.sync_data()?;
             failpoint::passed("the new journal is written and has no name");
             disk.rename(&building, path)?;
+            failpoint::passed("the new journal has its name and its directory is not synced");
             disk.sync_directory(open::directory_of(path))?;
             Ok((file, has_second))
         };
@@ -257,6 +259,7 @@ impl Journal {
             let _syncing = self.syncing.lock();
             self.file.sync_data().map_err(|error| self.latch(failed(error)))?;
         }
+        failpoint::passed("a further segment has its room and is not in use");
         self.appender.lock().add(written);
         self.ready.fetch_add(1, Ordering::Release);
         Ok(true)
@@ -272,6 +275,7 @@ impl Journal {
         }
         failpoint::passed("the transaction is committed and its segments are not free");
         self.sync()?;
+        failpoint::passed("the segments of a transaction are about to be free");
         let freed = self.appender.lock().free(committed);
         self.ready.fetch_add(freed, Ordering::Release);
         Ok(())
@@ -280,8 +284,10 @@ impl Journal {
     /// Takes the journal away. The session database has everything that was in it.
     pub fn remove(&self) -> Result<(), StoreError> {
         failpoint::passed("the database is closed and the journal is still there");
-        let removed =
-            self.disk.remove(&self.path).and_then(|()| self.disk.sync_directory(open::directory_of(&self.path)));
+        let removed = self.disk.remove(&self.path).and_then(|()| {
+            failpoint::passed("the journal is removed and its directory is not synced");
+            self.disk.sync_directory(open::directory_of(&self.path))
+        });
         removed.map_err(|error| StoreError::from_io(&self.path, &error))
     }
 

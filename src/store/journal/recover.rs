@@ -14,6 +14,10 @@ use crate::format::{Change, Transaction};
 use crate::store::open;
 use crate::store::{NextIds, Store, StoreError, Superblock, Writer};
 
+/// Bytes of content that a recovery holds at a time. A transaction is sealed when it has [`DIRTY_COMMIT`], and what is
+/// replayed is committed at the first seal behind as much; more comes from no program of ours.
+const CONTENT_MAX: usize = 4 * DIRTY_COMMIT;
+
 /// A session that is open for writing, with everything in its database that was acknowledged.
 #[derive(Debug)]
 pub struct Opened {
@@ -60,6 +64,7 @@ impl Store {
         let fresh = |next: Seq| Journal::create(disk, journal, identity, next, omit);
         // A database that is marked as open has a journal, from the first moment on.
         let early = if last.is_none() { Some(fresh(before.next.seq)?) } else { None };
+        failpoint::passed("journal and database belong together and nothing is changed");
         let (store, mut writer) = Store::open_on(disk, database)?;
         let mut recovery = Recovery::default();
         let journal = match (early, last) {
@@ -225,6 +230,7 @@ impl<'a> Replay<'a> {
             // What is committed already is only gone through, for its checksums.
             if record.kind == RecordKind::Operation && record.seq >= first {
                 self.recovery.count(record.kind, record.payload.len());
+                failpoint::passed("an operation of the journal is not replayed yet");
                 let (store, next) = (self.store, &mut self.next);
                 apply_operation(
                     &mut self.txn,
@@ -233,6 +239,9 @@ impl<'a> Replay<'a> {
                     |id| stored(store, id),
                     |change| raise(next, change),
                 )?;
+                if self.txn.data_bytes > CONTENT_MAX {
+                    return Err(StoreError::Journal(format!("operation {} is in no transaction's bounds", record.seq)));
+                }
                 self.next.seq = record.seq.next();
             } else if record.kind == RecordKind::Seal && record.seq >= first {
                 self.recovery.count(record.kind, 0);

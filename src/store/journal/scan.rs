@@ -106,7 +106,7 @@ impl<'a> Scan<'a> {
         }
         let follows = match header.kind() {
             Some(RecordKind::Operation) => header.seq == self.position.next,
-            Some(RecordKind::Seal) => header.seq.next() == self.position.next,
+            Some(RecordKind::Seal) => header.seq.0.checked_add(1) == Some(self.position.next.0),
             None => true,
         };
         match header.kind() {
