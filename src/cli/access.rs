@@ -1,19 +1,25 @@
 //! Reaching a session's tree: through the server of its mount, or in this process when it is not mounted.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output::Context;
+use super::output::{Context, human_bytes};
 use crate::base::SessionId;
+use crate::base::limits::PIECE_SIZE;
 use crate::control::{Client, ControlError};
 use crate::fs::Caller;
 use crate::session::{Holder, OpenOptions, Session, SessionDir, SessionError};
-use crate::store::StoreError;
+use crate::store::{StoreError, Superblock};
 
 /// How long a command waits for another command that has the session open, or a server that is just coming or going.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a healthy server takes at most to say how it is.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Of <linux/sched.h>.
+const PF_EXITING: u64 = 4;
 
 /// A session within reach.
 pub enum Access {
@@ -28,7 +34,7 @@ pub fn reach(context: &Context, id: &SessionId, command: &str, create: Option<Op
     let until = Instant::now() + PATIENCE;
     loop {
         let error = match context.store.holder(id)? {
-            Some(holder) if holder.mountpoint.is_some() => match Client::connect(&context.store.session(id)) {
+            Some(holder) if holder.mountpoint.is_some() => match connect(&context.store.session(id)) {
                 Ok(client) => return Ok(Access::Served(client)),
                 Err(error) => Failure::of_control(id.as_str(), error),
             },
@@ -45,17 +51,72 @@ pub fn reach(context: &Context, id: &SessionId, command: &str, create: Option<Op
     }
 }
 
+/// Connects to a server, unless it is being killed: its socket takes connections until the last of its threads has ended.
+fn connect(dir: &SessionDir) -> Result<Client, ControlError> {
+    let client = Client::connect(dir)?;
+    match client.server_pid() {
+        Some(pid) if is_ending(pid) => Err(ControlError::NoAnswer(ErrorKind::ConnectionRefused.into())),
+        _ => Ok(client),
+    }
+}
+
 /// The server of a mounted session; `None` when it is not mounted.
 pub fn server(context: &Context, dir: &SessionDir) -> Result<Option<Client>, Failure> {
-    match context.store.holder(dir.id())? {
-        Some(holder) if holder.mountpoint.is_some() => match Client::connect(dir) {
-            Ok(client) => Ok(Some(client)),
-            // It has ended since; had it died, the lock would be free as well.
-            Err(ControlError::NoAnswer(_)) if context.store.holder(dir.id())?.is_none() => Ok(None),
-            Err(error) => Err(Failure::of_control(dir.id().as_str(), error)),
-        },
-        _ => Ok(None),
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let Some(holder) = context.store.holder(dir.id())?.filter(|holder| holder.mountpoint.is_some()) else {
+            return Ok(None);
+        };
+        match connect(dir) {
+            Ok(client) => return Ok(Some(client)),
+            // It has ended since, or is about to: then the lock is free, or will be.
+            Err(ControlError::NoAnswer(_)) if context.store.holder(dir.id())?.is_none() => return Ok(None),
+            Err(ControlError::NoAnswer(_)) if Instant::now() < until && is_leaving(context, dir.id(), &holder) => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(Failure::of_control(dir.id().as_str(), error)),
+        }
     }
+}
+
+/// Whether the session will be free in a moment: its holder says so, or is being killed. A lock outlives a `kill -9` by
+/// as long as the kernel takes to end the last thread, and a server that is asked to stop has to commit.
+pub fn is_leaving(context: &Context, id: &SessionId, holder: &Holder) -> bool {
+    // One that has not said its name yet is just coming, or saying that it goes.
+    if holder.leaving || holder.pid == 0 {
+        return true;
+    }
+    if holder.mountpoint.is_none() {
+        return is_ending(holder.pid);
+    }
+    // Who answers is alive, whatever /proc says: in another PID namespace its number is another's, or nobody's.
+    let asked = connect(&context.store.session(id)).and_then(|client| client.patience(ANSWER)?.status());
+    match asked {
+        Err(ControlError::NoAnswer(_)) => {
+            // Between the two there is an instant at which neither shows.
+            is_ending(holder.pid) || {
+                std::thread::sleep(PAUSE);
+                is_ending(holder.pid)
+            }
+        }
+        // Slow is not dead; a connection that breaks off is.
+        Err(ControlError::Lost(error)) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        _ => false,
+    }
+}
+
+/// Whether a process has ended, is ending, or has been sent the SIGKILL that it will end by.
+fn is_ending(pid: u32) -> bool {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    // In this order: a signal is pending first, and then the process is ending by it.
+    let (Ok(status), Ok(stat)) = (read("status"), read("stat")) else { return true };
+    // Behind the name in parentheses come the state and five numbers, then the flags.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ended = fields.next().is_some_and(|state| ["Z", "X"].contains(&state));
+    let exiting = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|set| set & PF_EXITING != 0);
+    let pending = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let killed = |set: &str| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & 1 << (libc::SIGKILL - 1) != 0);
+    ended || exiting || pending.into_iter().any(killed)
 }
 
 /// Stops a session that this process had open (its lock goes when it is dropped); its failure counts when the work itself was done.
@@ -70,6 +131,20 @@ pub fn finish<T>(session: &Session, result: Result<T, Failure>) -> Result<T, Fai
     })?;
     stopped?;
     Ok(value)
+}
+
+/// What there is to say about a cap that was asked for and is below what the session holds already: it is taken, and
+/// nothing new fits until enough has gone.
+pub fn cap_below_use(id: &SessionId, options: &OpenOptions, state: &Superblock) -> Option<String> {
+    let used = state.counts.pieces * PIECE_SIZE as u64;
+    let bytes = options.bytes_limit.filter(|&limit| limit < used);
+    let inodes = options.inodes_limit.filter(|&limit| limit < state.counts.inodes);
+    let over = match (bytes, inodes) {
+        (Some(limit), _) => format!("{} of {}", human_bytes(used), human_bytes(limit)),
+        (None, Some(limit)) => format!("{} inodes of {limit}", state.counts.inodes),
+        (None, None) => return None,
+    };
+    Some(format!("session {id} uses {over}: nothing new fits until something is removed"))
 }
 
 /// Who we are, to the file system.

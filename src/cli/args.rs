@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
@@ -32,7 +33,9 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The directory that holds sessions [default: /var/lib/sessionfs for root, $XDG_DATA_HOME/sessionfs otherwise]
-    #[arg(long, env = "SESSIONFS_STORE", value_name = "DIR", global = true, value_hint = ValueHint::DirPath)]
+    // Empty is a value here: what it means depends on where it comes from (`Context::new`).
+    #[arg(long, env = "SESSIONFS_STORE", value_name = "DIR", global = true, value_hint = ValueHint::DirPath,
+        value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub store: Option<PathBuf>,
     /// Answers, and errors, as JSON
     #[arg(long, global = true)]
@@ -158,6 +161,9 @@ pub enum Command {
   sessionfs cp ./patch demo:/          into one; a directory that is there takes it under its own name
   sessionfs cp --size 4G . new:/       a new session from what is here
 
+What cannot be copied is named and left out; the rest is copied, and the exit status is that of the first failure. A file
+that is there is replaced when its copy is whole.
+
 One side is SESSION:/path. A host path with a colon in its first name is written ./like:this.")]
     Cp {
         #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath)]
@@ -176,7 +182,8 @@ One side is SESSION:/path. A host path with a colon in its first name is written
   sessionfs export demo | zstd > demo.tar.zst
   sessionfs export demo:/src | tar tv
 
-Sockets are left out; holes stay holes (GNU sparse format 1.0), xattrs are SCHILY.xattr records.")]
+Sockets are left out; holes stay holes (GNU sparse format 1.0), xattrs are SCHILY.xattr records,
+ACLs SCHILY.acl records as well.")]
     Export {
         #[arg(value_name = "SESSION[:/PATH]")]
         target: String,
@@ -211,8 +218,13 @@ impl FromStr for Size {
         if !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(bad());
         }
-        let number: u64 = digits.parse().map_err(|_| bad())?;
-        number.checked_mul(1 << shift).map(Size).ok_or_else(bad)
+        if digits.is_empty() {
+            return Err(bad());
+        }
+        let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        // What SQLite, and the kernel's counts of bytes, can hold.
+        let number = number.filter(|&number| number <= i64::MAX as u64);
+        number.map(Size).ok_or_else(|| format!("{text:?} is too large: a cap is below 8388608T (2^63 bytes)"))
     }
 }
 
@@ -233,8 +245,12 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
-        for bad in ["", "G", "1.5G", "-1", "+1", "1X", "99999999999T", "1 G"] {
-            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        for bad in ["", "G", "1.5G", "-1", "+1", "1X", "1 G"] {
+            assert!(bad.parse::<Size>().unwrap_err().contains("is no size"), "{bad}");
         }
+        for large in ["99999999999T", "8388608T", "9223372036854775808", "99999999999999999999999999"] {
+            assert!(large.parse::<Size>().unwrap_err().contains("is too large"), "{large}");
+        }
+        assert_eq!("8388607T".parse(), Ok(Size(8_388_607 << 40)));
     }
 }

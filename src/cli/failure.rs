@@ -49,14 +49,18 @@ impl Failure {
 
     /// Prints it to standard error.
     pub fn print(&self, json: bool) {
+        self.print_as(json, self.exit.code());
+    }
+
+    /// The same for a process that will end with another status: under `run` most belong to the command.
+    pub fn print_as(&self, json: bool, exit: u8) {
         use std::io::Write;
         // The reader of our output went away: it knows, and nobody else wants to.
         if self.exit == Exit::Pipe {
             return;
         }
         let mut text = if json {
-            let printed =
-                Printed { error: &self.message, code: self.exit, exit: self.exit.code(), hint: self.hint.as_deref() };
+            let printed = Printed { error: &self.message, code: self.exit, exit, hint: self.hint.as_deref() };
             serde_json::to_string(&printed).unwrap_or_default()
         } else {
             let hint = self.hint.as_ref().map(|hint| format!("\n  try: {hint}")).unwrap_or_default();
@@ -102,7 +106,11 @@ impl From<TreeError> for Failure {
     fn from(error: TreeError) -> Failure {
         let exit = match (&error, error.errno()) {
             (TreeError::Stream(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Pipe,
-            (TreeError::Host { .. }, Some(libc::ENOSPC)) => Exit::Failure,
+            // Not the session's cap: a disk of the host.
+            (TreeError::Host { .. } | TreeError::Stream(_), Some(libc::ENOSPC)) => Exit::Failure,
+            (TreeError::Several { first, .. }, Some(libc::ENOSPC)) if matches!(**first, TreeError::Host { .. }) => {
+                Exit::Failure
+            }
             (_, errno) => of_errno(errno),
         };
         Failure::new(exit, error.to_string())

@@ -30,9 +30,10 @@ pub fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            failure.print(json);
             // The statuses below 125 are CMD's: see `exit.rs`.
-            ExitCode::from(if is_run { failure.exit.for_run() } else { failure.exit.code() })
+            let exit = if is_run { failure.exit.for_run() } else { failure.exit.code() };
+            failure.print_as(json, exit);
+            ExitCode::from(exit)
         }
     }
 }
@@ -46,15 +47,16 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let before_command = || std::env::args().skip(1).take_while(|arg| arg != "--");
+    let is_run = before_command().any(|arg| arg == "run");
+    let exit = if is_run { Exit::Usage.for_run() } else { Exit::Usage.code() };
     if before_command().any(|arg| arg == "--json") {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        Failure::new(Exit::Usage, line).hint("sessionfs --help").print(true);
+        Failure::new(Exit::Usage, line).hint("sessionfs --help").print_as(true, exit);
     } else {
         let _ = error.print();
     }
-    let is_run = before_command().any(|arg| arg == "run");
-    ExitCode::from(if is_run { Exit::Usage.for_run() } else { Exit::Usage.code() })
+    ExitCode::from(exit)
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {

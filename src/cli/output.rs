@@ -29,6 +29,10 @@ impl Context {
     pub fn new(global: &Global) -> Result<Context, Failure> {
         let store = match &global.store {
             Some(path) if !path.as_os_str().is_empty() => StoreDir::at(path)?,
+            // A variable that is set to nothing is not set. An option that is, is most likely a variable that was not.
+            Some(_) if std::env::var_os("SESSIONFS_STORE").is_none_or(|store| !store.is_empty()) => {
+                return Err(Failure::new(Exit::Usage, "--store: the name of a directory is missing"));
+            }
             _ => {
                 // SAFETY: geteuid cannot fail and touches no memory.
                 let uid = unsafe { libc::geteuid() };
@@ -89,6 +93,14 @@ impl Context {
             human(&mut out)
         };
         written.and_then(|()| out.flush()).map_err(stdout_failure)
+    }
+
+    /// A word of warning on standard error; not where programs read it.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet && !self.json {
+            // It may be closed: that is the caller's choice.
+            let _ = writeln!(io::stderr(), "sessionfs: {text}");
+        }
     }
 
     /// A word about what was done: for people, unless `--quiet`.

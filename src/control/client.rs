@@ -42,6 +42,12 @@ impl Client {
         Ok(Client { stream, input })
     }
 
+    /// The server's process by our numbers, where it has one.
+    pub fn server_pid(&self) -> Option<u32> {
+        let pid = socket::peer(&self.stream).ok()?.pid;
+        u32::try_from(pid).ok().filter(|&pid| pid != 0)
+    }
+
     /// Gives up when no answer comes for so long.
     pub fn patience(self, patience: Duration) -> Result<Client, ControlError> {
         self.stream.set_read_timeout(Some(patience)).map_err(ControlError::NoAnswer)?;

@@ -39,6 +39,8 @@ pub(super) fn connect(dir: &SessionDir) -> io::Result<UnixStream> {
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Its process by our numbers; 0 when it is in a PID namespace that we do not see.
+    pub(super) pid: i32,
 }
 
 /// Asks the kernel who connected.
@@ -49,7 +51,7 @@ pub(super) fn peer(stream: &UnixStream) -> io::Result<Peer> {
     let result = unsafe {
         libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &mut length)
     };
-    if result == 0 { Ok(Peer { uid: cred.uid, gid: cred.gid }) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(Peer { uid: cred.uid, gid: cred.gid, pid: cred.pid }) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether this peer may give orders: the server's own user, and the superuser.

@@ -41,6 +41,7 @@ impl Committer {
                         break;
                     }
                 }
+                Work::Prepare => self.prepare(),
                 Work::Maintain => self.maintain(),
                 Work::Stop => break,
             }
@@ -57,6 +58,9 @@ impl Committer {
             if state.is_failed() {
                 self.fs.work.wait(state);
                 continue;
+            }
+            if std::mem::take(&mut state.prepare_wanted) {
+                return Work::Prepare;
             }
             if !state.sealed.is_empty() {
                 return Work::Commit;
@@ -162,10 +166,14 @@ impl Committer {
         );
     }
 
-    fn maintain(&mut self) {
+    /// A full disk is no failure here: it is met again where room is needed.
+    fn prepare(&self) {
         if let Err(failure) = self.fs.journal.prepare() {
             log::debug!("no written segment in the journal: {failure}");
         }
+    }
+
+    fn maintain(&mut self) {
         let more = self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS));
         self.maintenance_waits = more.unwrap_or_else(|failure| {
             warn!("housekeeping put off: {failure}");
@@ -209,6 +217,7 @@ fn close(mut writer: Writer, fs: &Fs) -> Result<Superblock, StoreError> {
 
 enum Work {
     Commit,
+    Prepare,
     Maintain,
     Stop,
 }
@@ -225,6 +234,10 @@ impl Fs {
             return Ok(());
         }
         let synced = self.append(last).and_then(|()| self.journal.sync().inspect_err(|failure| self.fail(failure)));
+        if !self.journal.is_prepared() {
+            self.state.lock().prepare_wanted = true;
+            self.work.notify_one();
+        }
         synced.map_err(|failure| failure.errno())
     }
 

@@ -99,6 +99,7 @@ impl Fs {
             committed: Seq(superblock.next.seq.0.saturating_sub(1)),
             txid: superblock.txid,
             dirty_since: None,
+            prepare_wanted: false,
             commit_wanted: false,
             stopping: false,
             ended: false,

@@ -111,6 +111,8 @@ pub(super) struct State {
     pub txid: Txid,
     /// When the running transaction got its first change.
     pub dirty_since: Option<Instant>,
+    /// The journal is to get a segment ready for those who sync.
+    pub prepare_wanted: bool,
     /// Someone waits for a commit of all there is.
     pub commit_wanted: bool,
     /// The committer is to finish.

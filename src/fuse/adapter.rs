@@ -257,11 +257,11 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(reply);
+        self.waiters.sync(&self.fs, reply);
     }
 
     fn fsyncdir(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(reply);
+        self.waiters.sync(&self.fs, reply);
     }
 
     fn readdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

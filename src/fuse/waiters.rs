@@ -1,17 +1,18 @@
 //! Threads that may wait, so that the event loops never do.
 //!
-//! fsync and fsyncdir wait for a commit; a change waits when too much of what was accepted is not committed yet, or when
-//! the session is full and unlinked files are still to be given back. Everything else is answered where it was read.
+//! fsync and fsyncdir wait for the disk; a change waits when the journal has to grow or is full, or when the session is
+//! full and unlinked files are still to be given back. Everything else is answered where it was read.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use fuser::ReplyEmpty;
 use parking_lot::{Condvar, Mutex};
 
-use super::convert::errno;
+use super::reply::empty;
 use crate::fs::Fs;
 
 /// Threads for changes that wait. When the committer is done they all wake, and then only copy bytes.
@@ -53,6 +54,8 @@ pub(super) struct Waiters {
     syncs: Sender<ReplyEmpty>,
     changes: Sender<(usize, Job)>,
     budget: Arc<Budget>,
+    /// A thread that reads requests is waiting for the disk; the others must not.
+    syncing_here: AtomicBool,
 }
 
 impl Waiters {
@@ -69,10 +72,17 @@ impl Waiters {
             let (fs, queue, budget) = (Arc::clone(fs), change_queue.clone(), Arc::clone(&budget));
             threads.push(spawn(format!("change-{i}"), Box::new(move || make_changes(&fs, &queue, &budget)))?);
         }
-        Ok((Waiters { syncs, changes, budget }, threads))
+        Ok((Waiters { syncs, changes, budget, syncing_here: AtomicBool::new(false) }, threads))
     }
 
-    pub(super) fn sync(&self, reply: ReplyEmpty) {
+    /// Answers an `fsync`. One at a time is done by the thread that read the request: the way to another one and its
+    /// wake-up cost a caller who is alone a good part of the sync itself. Everybody else shares the next one.
+    pub(super) fn sync(&self, fs: &Fs, reply: ReplyEmpty) {
+        if !self.syncing_here.swap(true, Ordering::Acquire) {
+            empty(reply, fs.fsync());
+            self.syncing_here.store(false, Ordering::Release);
+            return;
+        }
         // A reply that finds no thread is dropped, and fuser then answers EIO. So it is with changes.
         let _ = self.syncs.send(reply);
     }
@@ -89,12 +99,7 @@ fn answer_syncs(fs: &Fs, queue: &Receiver<ReplyEmpty>) {
     while let Ok(first) = queue.recv() {
         let group: Vec<ReplyEmpty> = std::iter::once(first).chain(queue.try_iter()).collect();
         let result = fs.fsync();
-        for reply in group {
-            match result {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
-        }
+        group.into_iter().for_each(|reply| empty(reply, result));
     }
 }
 

@@ -58,7 +58,7 @@ pub enum SessionError {
         source: StoreError,
     },
     /// A cap that nothing fits under.
-    #[error("a session needs at least {least} {unit}, not {given}")]
+    #[error("a session {}, not {given}", limit(*given, *least, unit))]
     Limit {
         /// What was asked for.
         given: u64,
@@ -67,6 +67,10 @@ pub enum SessionError {
         /// `bytes` or `inodes`.
         unit: &'static str,
     },
+}
+
+fn limit(given: u64, least: u64, unit: &str) -> String {
+    if given < least { format!("needs at least {least} {unit}") } else { format!("has at most {} {unit}", i64::MAX) }
 }
 
 impl SessionError {
@@ -84,7 +88,9 @@ impl SessionError {
             },
             SessionError::NoStore => "sessionfs --store DIR ...".to_owned(),
             SessionError::Database { id, dir, source } => match source {
-                StoreError::Full => format!("df {}", dir.display()),
+                StoreError::Full => {
+                    format!("df {}   # nothing is lost: with room there again the next use goes on", dir.display())
+                }
                 StoreError::Permission(_) => format!("ls -l {}", dir.display()),
                 StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
                     "sessionfs --version   # then use the version that wrote the session".to_owned()

@@ -26,6 +26,9 @@ pub struct Holder {
     pub host: String,
     /// Since when, RFC 3339.
     pub since: String,
+    /// Whether it is at its end: it will give the lock back by itself.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 impl Holder {
@@ -37,6 +40,7 @@ impl Holder {
             mountpoint: mountpoint.map(Path::to_owned),
             host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
             since: super::status::rfc3339(crate::base::Timestamp::now()),
+            leaving: false,
         }
     }
 }
@@ -61,6 +65,7 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    holder: Holder,
 }
 
 /// What taking a lock came to.
@@ -92,7 +97,7 @@ impl Lock {
             if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
                 continue;
             }
-            let mut lock = Lock { file };
+            let lock = Lock { file, holder: holder.clone() };
             lock.describe(holder)?;
             return Ok(Taken::Ours(lock));
         }
@@ -108,13 +113,19 @@ impl Lock {
         Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
     }
 
+    /// Writes down that whoever wants it will have it soon.
+    pub(super) fn leaving(&self) -> io::Result<()> {
+        self.describe(&Holder { leaving: true, ..self.holder.clone() })
+    }
+
     /// Writes down who holds it.
-    pub fn describe(&mut self, holder: &Holder) -> io::Result<()> {
+    fn describe(&self, holder: &Holder) -> io::Result<()> {
         let mut text = serde_json::to_vec(holder)?;
         text.push(b'\n');
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&text)
+        let mut file = &self.file;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&text)
     }
 }
 
@@ -171,6 +182,8 @@ mod tests {
         assert_eq!(seen, holder);
         assert_eq!(Lock::holder(&path).unwrap(), Some(holder.clone()));
         assert!(seen.to_string().contains("at /mnt/x"), "{seen}");
+        first.leaving().unwrap();
+        assert!(Lock::holder(&path).unwrap().unwrap().leaving);
         drop(first);
         assert_eq!(Lock::holder(&path).unwrap(), None);
         assert!(matches!(Lock::take(&path, &Holder::default()).unwrap(), Taken::Ours(_)));

@@ -39,7 +39,7 @@ pub struct Session {
     store: Arc<Store>,
     fs: Arc<Fs>,
     created: bool,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// What a stop or a sync says of itself: the state that is now safe on the disk.
@@ -119,7 +119,7 @@ impl LockedSession {
     /// starts the file system.
     pub fn open(self, options: &OpenOptions) -> Result<Session, SessionError> {
         match self.try_open(options) {
-            Ok((store, fs, created)) => Ok(Session { dir: self.dir, store, fs, created, _lock: self.lock }),
+            Ok((store, fs, created)) => Ok(Session { dir: self.dir, store, fs, created, lock: self.lock }),
             Err(error) => {
                 self.abandon();
                 Err(error)
@@ -238,6 +238,12 @@ impl Session {
             })
         })?;
         Ok(StopReport::of(dir.id(), &store.superblock().map_err(failed)?))
+    }
+
+    /// Says in the lock that this session is about to be free: who wants it waits, instead of being refused.
+    pub fn leaving(&self) {
+        // Who is not told is refused, as always.
+        let _ = self.lock.leaving();
     }
 
     /// Ends the file system with everything committed. The lock stays until the session is dropped, so that whoever

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 
 use super::error::SessionError;
-use super::layout::StoreDir;
+use super::layout::{SessionDir, StoreDir};
 use super::lock::{Holder, Lock, Taken};
+use super::open::Session;
 use crate::base::SessionId;
 
 /// The beginning of a name that is no session's: nothing that begins with a dot is one.
@@ -32,6 +33,18 @@ impl StoreDir {
             }
             Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
         };
+        self.set_aside(&dir)
+    }
+
+    /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
+    /// were it given back first, what somebody else put into the session meanwhile would go with it.
+    pub fn remove_held(&self, session: &Session) -> Result<u64, SessionError> {
+        self.set_aside(session.dir())
+    }
+
+    /// What is left to do with the lock held.
+    fn set_aside(&self, dir: &SessionDir) -> Result<u64, SessionError> {
+        let unwritable = |source| SessionError::Store { path: dir.path().to_owned(), what: "written", source };
         let freed = dir.disk_bytes();
         // The ID may fill a file name; the name set aside needs none of it.
         let aside = self.path().join(format!("{SET_ASIDE}{}-{}", std::process::id(), unique()));
@@ -62,6 +75,7 @@ fn unique() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::OpenOptions;
     use super::*;
 
     #[test]
@@ -80,6 +94,24 @@ mod tests {
         store.remove(&id).unwrap();
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
         assert!(matches!(store.remove(&id), Err(SessionError::Unknown { .. })));
+    }
+
+    #[test]
+    fn what_is_removed_by_its_holder_is_gone_before_the_lock_is_free() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        let id: SessionId = "new".parse().unwrap();
+        let lock = |command| store.lock(&id, false, &Holder::current(command, None));
+        let session = lock("mount").unwrap().open(&OpenOptions::default()).unwrap();
+        session.stop().unwrap();
+        assert!(matches!(lock("cp"), Err(SessionError::InUse { .. })));
+        store.remove_held(&session).unwrap();
+        // From here on another may have the name, while the first still holds what was its lock.
+        let other = lock("cp").unwrap().open(&OpenOptions::default()).unwrap();
+        assert!(other.created());
+        drop(session);
+        assert!(other.dir().exists().unwrap());
+        other.stop().unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::{Connection, ErrorCode};
 
 use super::commit::Statements;
@@ -139,7 +140,7 @@ fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, St
     if !found.is_file() {
         return Err(StoreError::NotOurs(path.to_owned()));
     }
-    let sql = if writing { schema::connect_writer(disk, path) } else { schema::connect_reader(disk, path) };
+    let sql = if writing { schema::connect_writer(disk, path) } else { connect_reader(disk, path) };
     let sql = sql.map_err(|error| StoreError::opening(path, error))?;
     let pragma = |name: &str| {
         sql.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(|error| StoreError::opening(path, error))
@@ -162,6 +163,18 @@ fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, St
         return Err(StoreError::Permission(path.to_owned()));
     }
     Ok(sql)
+}
+
+/// Connects for reading. SQLite changes from one journal mode to another with a rollback journal; a crash in there leaves
+/// it behind, and only a connection that may write can play it back: the database is then what its last commit made it.
+fn connect_reader(disk: &dyn Disk, path: &Path) -> rusqlite::Result<Connection> {
+    match schema::connect_reader(disk, path) {
+        Err(error) if error.sqlite_error().is_some_and(|code| code.extended_code == SQLITE_READONLY_ROLLBACK) => {
+            drop(schema::connect_writer(disk, path)?);
+            schema::connect_reader(disk, path)
+        }
+        connected => connected,
+    }
 }
 
 /// Has the WAL removed, which SQLite does only for who is alone; false if somebody else stays too long.

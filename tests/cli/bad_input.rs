@@ -75,6 +75,63 @@ fn limits_that_nothing_fits_under() {
 }
 
 #[test]
+fn a_cap_below_what_is_used_is_taken_and_said() {
+    let bench = Bench::new();
+    session(&bench);
+    let said = bench.call(&["cp", "--size", "128K", "small", "demo:/again"]);
+    let stderr = text(&said.stderr);
+    assert!(stderr.contains("session demo uses 1.0 MiB of 128 KiB: nothing new fits"), "{stderr}");
+    assert_eq!(said.status.code(), Some(18), "{stderr}");
+    assert_eq!(bench.status("demo")["bytes_limit"], 128 << 10);
+    if fuse() {
+        let said = bench
+            .command(&["run", "--inodes", "2", "demo", "--mount"])
+            .arg(bench.empty("m"))
+            .args(["--", "true"])
+            .output();
+        let said = said.unwrap();
+        assert_eq!(said.status.code(), Some(0));
+        assert!(text(&said.stderr).contains("inodes of 2: nothing new fits"), "{}", text(&said.stderr));
+    }
+    bench.ok(&["cp", "--size", "4M", "--inodes", "9", "small", "demo:/again"]);
+    let large = bench.call(&["cp", "--size", "99999999999T", "small", "demo:/again"]);
+    assert!(text(&large.stderr).contains("is too large"), "{}", text(&large.stderr));
+    bench.fails(
+        &["cp", "--inodes", "9223372036854775808", "small", "demo:/again"],
+        2,
+        &["has at most 9223372036854775807"],
+    );
+}
+
+#[test]
+fn what_programs_read_is_one_document_and_tells_the_status() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("f"), b"x").unwrap();
+    for name in ["one", "two"] {
+        bench.ok(&["cp", "f", &format!("{name}:/")]);
+    }
+    let removed = bench.call(&["--json", "rm", "one", "none", "two"]);
+    let said: serde_json::Value = serde_json::from_slice(&removed.stdout).unwrap();
+    assert_eq!((said[0]["session"].as_str(), said[1]["session"].as_str()), (Some("one"), Some("two")), "{said}");
+    assert_eq!(removed.status.code(), Some(4));
+    for args in [&["--json", "run", ".bad", "--", "true"][..], &["--json", "run", "demo"]] {
+        let output = bench.call(args);
+        let said: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), said["exit"].as_i64()), (Some(125), Some(125)), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_store_of_no_name() {
+    let bench = Bench::new();
+    let unset =
+        bench.command(&["ls"]).env("SESSIONFS_STORE", "").env("XDG_DATA_HOME", bench.dir.path()).output().unwrap();
+    assert_eq!(unset.status.code(), Some(0), "{}", text(&unset.stderr));
+    bench.fails(&["--store", "", "ls"], 2, &["name of a directory is missing"]);
+    assert!(bench.ok(&["man", "run"]).contains(r"<\fISESSION\fR> \fB\-\-\fR <\fICMD\fR>..."));
+}
+
+#[test]
 fn a_database_that_is_not_ours() {
     let bench = Bench::new();
     let database = session(&bench);

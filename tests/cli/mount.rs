@@ -1,6 +1,7 @@
 //! `mount`, `umount`, `sync`, and who may have a session when.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::support::{Bench, alive, eventually, fuse, kill, text};
 
@@ -58,6 +59,142 @@ fn a_second_user_learns_who_has_the_session() {
     bench.ok(&["mount", "demo", two.to_str().unwrap()]);
     bench.ok(&["umount", two.to_str().unwrap()]);
 }
+
+/// Holds a session's lock as another process would, and says this of itself, for so long.
+fn hold(bench: &Bench, session: &str, holder: &serde_json::Value, time: Duration) -> std::thread::JoinHandle<()> {
+    use std::os::fd::AsRawFd;
+    let path = bench.store().join(session).join("lock");
+    std::fs::write(&path, holder.to_string()).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    // SAFETY: flock is a plain C struct, for which all zeros is a value; the descriptor is open.
+    let taken = unsafe {
+        let mut range: libc::flock = std::mem::zeroed();
+        range.l_type = libc::F_WRLCK as libc::c_short;
+        libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range)
+    };
+    assert_eq!(taken, 0);
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        drop(file);
+    })
+}
+
+#[test]
+fn a_holder_that_is_going_is_waited_for_and_a_healthy_one_is_not() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount = at.to_str().unwrap();
+    bench.ok(&["mount", "demo", mount]);
+    bench.ok(&["umount", "demo"]);
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    let holder = |pid: u32, leaving: bool| {
+        serde_json::json!({ "pid": pid, "command": "mount", "mountpoint": "/elsewhere", "host": "here",
+            "since": "2026-01-01T00:00:00Z", "leaving": leaving })
+    };
+    eventually("the process is a zombie", || !alive(ended.id() as i32));
+    let time = Duration::from_millis(700);
+    for going in [holder(ended.id(), false), holder(std::process::id(), true)] {
+        let held = hold(&bench, "demo", &going, time);
+        let started = Instant::now();
+        bench.ok(&["mount", "demo", mount]);
+        assert!(started.elapsed() >= time, "{going}");
+        bench.ok(&["umount", "demo"]);
+        let again = hold(&bench, "demo", &going, time);
+        assert_eq!(bench.run("demo", "exit 7").status().unwrap().code(), Some(7), "{going}");
+        held.join().unwrap();
+        again.join().unwrap();
+    }
+    ended.wait().unwrap();
+    let held = hold(&bench, "demo", &holder(std::process::id(), false), Duration::from_secs(3));
+    let started = Instant::now();
+    bench.fails(&["mount", "demo", mount], 5, &[&format!("in use by process {}", std::process::id()), "/elsewhere"]);
+    assert!(started.elapsed() < Duration::from_secs(2), "at once, and not when it is free");
+    held.join().unwrap();
+}
+
+#[test]
+fn the_next_run_follows_a_killed_server_at_once() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    for round in 0..5 {
+        let mut child = bench.run("demo", "sync .; echo here; exec sleep 1000").stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        let server = bench.pid("demo");
+        kill(server, libc::SIGKILL);
+        let next = bench.run("demo", "exit 3").output().unwrap();
+        assert_eq!(next.status.code(), Some(3), "round {round}: {}", text(&next.stderr));
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn of_many_that_mount_at_one_directory_one_does() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount = at.to_str().unwrap();
+    for round in 0..4 {
+        let starting: Vec<_> = (0..6)
+            .map(|n| {
+                let session = format!("s{n}");
+                let mut command = bench.command(&["mount", &session, mount]);
+                (session, command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+            })
+            .collect();
+        let mut mounted = Vec::new();
+        for (session, child) in starting {
+            let output = child.wait_with_output().unwrap();
+            match output.status.code() {
+                Some(0) => mounted.push(session),
+                code => assert_eq!(code, Some(12), "round {round}: {}", text(&output.stderr)),
+            }
+        }
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let there = table.lines().filter(|line| line.split(' ').nth(4) == Some(mount)).count();
+        assert_eq!((mounted.len(), there), (1, 1), "round {round}: {mounted:?}");
+        bench.ok(&["umount", &mounted[0]]);
+    }
+    assert!(std::fs::read_dir(&at).unwrap().next().is_none());
+}
+
+#[test]
+fn memory_that_the_server_needs_does_not_wait_for_the_server() {
+    if !fuse() {
+        return;
+    }
+    // SAFETY: touches no memory; asks what this process is.
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0) } != 0 {
+        eprintln!("SKIPPED: PR_SET_IO_FLUSHER is not permitted here");
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    bench.ok(&["mount", "demo", at.to_str().unwrap()]);
+    let pid = bench.pid("demo");
+    let mut threads = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // Behind the name in parentheses come the state and five numbers, then the flags.
+        let flags: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(6).unwrap().parse().unwrap();
+        assert_eq!(flags & PF_MEMALLOC_NOIO, PF_MEMALLOC_NOIO, "{stat}");
+        threads += 1;
+    }
+    assert!(threads > 5);
+    bench.ok(&["umount", "demo"]);
+}
+
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+/// Of <linux/sched.h>.
+const PF_MEMALLOC_NOIO: u64 = 0x0008_0000;
 
 #[test]
 fn a_busy_mount_is_not_taken_away_unless_that_is_said() {
@@ -183,23 +320,49 @@ fn a_killed_server_leaves_a_dead_mount_that_umount_clears() {
     if !fuse() {
         return;
     }
+    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount = at.to_str().unwrap();
-    bench.ok(&["mount", "demo", mount]);
+    bench.ok(&["mount", "killed", mount]);
     std::fs::write(at.join("file"), b"x").unwrap();
-    bench.ok(&["sync", "demo"]);
-    let pid = bench.pid("demo");
+    bench.ok(&["sync", "killed"]);
+    let pid = bench.pid("killed");
     kill(pid, libc::SIGKILL);
     eventually("the server is dead", || !alive(pid));
     // Its socket is still there, and known to be stale.
-    assert_eq!(bench.status("demo")["mounted"], false);
-    bench.fails(&["mount", "demo", mount], 12, &["server has died", &format!("sessionfs umount {mount}")]);
+    assert_eq!(bench.status("killed")["mounted"], false);
     assert!(bench.ok(&["umount", mount]).contains("had died"));
-    bench.ok(&["mount", "demo", mount]);
+    bench.ok(&["mount", "killed", mount]);
     assert_eq!(std::fs::read(at.join("file")).unwrap(), b"x");
-    bench.ok(&["umount", "demo"]);
-    bench.ok(&["check", "demo"]);
+    bench.ok(&["umount", "killed"]);
+    bench.ok(&["check", "killed"]);
+}
+
+#[test]
+fn a_dead_mount_gives_way_to_the_next_one() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount = at.to_str().unwrap();
+    // Of the same session, and of another.
+    for session in ["gives-way", "gives-way", "gives-way-too"] {
+        bench.ok(&["mount", session, mount]);
+        std::fs::write(at.join("file"), session).unwrap();
+        bench.ok(&["sync", session]);
+        let held = std::fs::File::open(at.join("file")).unwrap();
+        let pid = bench.pid(session);
+        kill(pid, libc::SIGKILL);
+        eventually("the server is dead", || !alive(pid));
+        drop(held);
+    }
+    bench.ok(&["mount", "gives-way", mount]);
+    assert_eq!(std::fs::read(at.join("file")).unwrap(), b"gives-way");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(table.lines().filter(|line| line.contains(mount)).count(), 1, "none lies below it");
+    bench.ok(&["umount", mount]);
 }
 
 #[test]
@@ -221,21 +384,22 @@ fn a_dead_mount_nobody_looked_at_is_known_and_is_not_forgotten() {
     if !fuse() {
         return;
     }
+    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount_and_kill = || {
-        bench.ok(&["mount", "demo", at.to_str().unwrap()]);
-        let pid = bench.pid("demo");
+        bench.ok(&["mount", "forgotten", at.to_str().unwrap()]);
+        let pid = bench.pid("forgotten");
         kill(pid, libc::SIGKILL);
         eventually("the server is dead", || !alive(pid));
     };
     mount_and_kill();
-    bench.ok(&["umount", "demo"]);
+    bench.ok(&["umount", "forgotten"]);
     mount_and_kill();
     // Another command recovers the session and has its lock for a while; the mount is still there.
-    bench.ok(&["ls", "demo:/"]);
-    bench.ok(&["umount", "demo"]);
+    bench.ok(&["ls", "forgotten:/"]);
+    bench.ok(&["umount", "forgotten"]);
     mount_and_kill();
     bench.ok(&["umount", at.to_str().unwrap()]);
-    bench.fails(&["umount", "demo"], 20, &["not mounted"]);
+    bench.fails(&["umount", "forgotten"], 20, &["not mounted"]);
 }

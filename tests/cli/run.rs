@@ -104,6 +104,36 @@ fn what_the_command_leaves_is_ended() {
 }
 
 #[test]
+fn what_cannot_be_ended_is_named_and_left() {
+    if !fuse() || !super::support::is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    // Root without the right to signal others, and a process of somebody else: as out of reach as one in state D.
+    let mount = bench.empty("run");
+    let script = format!(
+        "exec setpriv --bounding-set -kill {} run --grace 0 --mount {} demo -- sh -c \
+         'echo kept > file; setpriv --reuid 65534 --clear-groups sleep 30 >/dev/null 2>&1 & echo $!; sleep 0.3; exit 4'",
+        super::support::BINARY,
+        mount.display()
+    );
+    let started = Instant::now();
+    let output = std::process::Command::new("timeout")
+        .args(["-s", "KILL", "20", "sh", "-c", &script])
+        .env("SESSIONFS_STORE", bench.store())
+        .output()
+        .unwrap();
+    let left: i32 = text(&output.stdout).trim().parse().unwrap();
+    let known = alive(left);
+    kill(left, libc::SIGKILL);
+    assert_eq!(output.status.code(), Some(4), "after {:?}: {}", started.elapsed(), text(&output.stderr));
+    let stderr = text(&output.stderr);
+    assert!(known && stderr.contains(&format!("left behind: process {left} (sleep, state S)")), "{stderr}");
+    assert_eq!(bench.ok(&["cat", "demo:/file"]), "kept\n");
+    assert!(bench.status("demo")["clean"].as_bool().unwrap());
+}
+
+#[test]
 fn a_dead_server_ends_the_command_and_loses_nothing_committed() {
     if !fuse() {
         return;

@@ -188,6 +188,88 @@ fn a_copy_that_does_not_fit_leaves_what_it_would_replace() {
 }
 
 #[test]
+fn tar_finds_the_acls_of_an_export() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("d")).unwrap();
+    std::fs::write(bench.path("d/f"), b"x").unwrap();
+    let set = |args: &[&str]| Command::new("setfacl").args(args).current_dir(bench.dir.path()).status();
+    if !set(&["-m", "u:12345:rw", "d/f"]).is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no ACLs on the disk under the tests");
+        return;
+    }
+    assert!(set(&["-d", "-m", "g:777:rx", "d"]).unwrap().success());
+    bench.ok(&["cp", "d/.", "demo:/"]);
+    std::fs::create_dir(bench.path("out")).unwrap();
+    let mut export = bench.command(&["export", "demo"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Without --xattrs: tar looks at nothing but the records that are for ACLs.
+    let mut tar = Command::new("tar");
+    tar.args(["--acls", "-xpf-", "-C"]).arg(bench.path("out")).stdin(export.stdout.take().unwrap());
+    assert!(tar.status().unwrap().success() && export.wait().unwrap().success());
+    let acls = |at: &str| {
+        let output = Command::new("getfacl").args(["-cpnR", "."]).current_dir(bench.path(at)).output().unwrap();
+        text(&output.stdout)
+    };
+    assert!(acls("d").contains("user:12345:rw-") && acls("d").contains("default:group:777:r-x"), "{}", acls("d"));
+    assert_eq!(acls("out"), acls("d"));
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_not_the_sessions_cap() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("f"), vec![1; 1 << 20]).unwrap();
+    bench.ok(&["cp", "f", "demo:/"]);
+    let check = |how: &str| {
+        for args in [["cat", "demo:/f"], ["export", "demo"]] {
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let output = bench.command(&args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{how} {args:?}: {stderr}");
+            assert!(stderr.contains("standard output"), "{how} {args:?}: {stderr}");
+        }
+    };
+    check("not mounted");
+    if fuse() {
+        bench.ok(&["mount", "demo", bench.empty("m").to_str().unwrap()]);
+        check("mounted");
+        bench.ok(&["umount", "demo"]);
+    }
+}
+
+#[test]
+fn a_copy_goes_on_after_what_cannot_be_copied() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.path("d/sub/inner")).unwrap();
+    for name in ["d/first", "d/last", "d/sub/inner/f"] {
+        std::fs::write(bench.path(name), name).unwrap();
+    }
+    std::fs::set_permissions(bench.path("d/sub"), std::os::unix::fs::PermissionsExt::from_mode(0o751)).unwrap();
+    // In the way: directories where files are to be, and a file where a directory is to be.
+    for name in ["way/first/x", "way/last/x"] {
+        std::fs::create_dir_all(bench.path(name)).unwrap();
+    }
+    std::fs::create_dir_all(bench.path("way/sub")).unwrap();
+    std::fs::write(bench.path("way/sub/inner"), b"").unwrap();
+    let into = |how: &str| {
+        let stderr = bench.fails(&["cp", "d/.", "demo:/"], 1, &["and 2 more could not be copied"]);
+        assert!(stderr.contains("is a directory") || stderr.contains("not a directory"), "{how}: {stderr}");
+        let list: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "ls", "demo:/"])).unwrap();
+        let sub = list.as_array().unwrap().iter().find(|entry| entry["name"] == "sub").unwrap();
+        assert_eq!(sub["mode"], 0o751, "{how}: what could be done is done");
+    };
+    bench.ok(&["cp", "way/.", "demo:/"]);
+    into("not mounted");
+    if fuse() {
+        bench.ok(&["cp", "way/.", "demo:/"]);
+        bench.ok(&["mount", "demo", bench.empty("m").to_str().unwrap()]);
+        into("mounted");
+        bench.ok(&["umount", "demo"]);
+    }
+    bench.ok(&["cp", "d/.", "clean:/"]);
+    bench.fails(&["cp", "clean:/", "way"], 1, &["and 2 more could not be copied"]);
+    assert_eq!(bench.path("way/sub").metadata().unwrap().mode() & 0o777, 0o751);
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure_to_shout_about() {
     let bench = Bench::new();
     std::fs::write(bench.path("big"), vec![1; 8 << 20]).unwrap();

@@ -50,6 +50,25 @@ fn a_close_leaves_one_clean_file() {
     assert_eq!(Store::open_read_only(&path).unwrap().superblock().unwrap(), last);
 }
 
+/// An open and a close change SQLite's journal mode; what they leave when they die in it must not lock readers out.
+#[test]
+fn a_death_in_the_middle_of_an_open_or_a_close_leaves_a_readable_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("session.db");
+    Store::create(&path, &OPTIONS).unwrap();
+    let dying = rusqlite::Connection::open(&path).unwrap();
+    dying.execute_batch("BEGIN IMMEDIATE; UPDATE superblock SET epoch = 99").unwrap();
+    dying.cache_flush().unwrap();
+    // What would be on the disk now is what a process that is killed here leaves.
+    let dead = tempfile::tempdir().unwrap();
+    for name in ["session.db", "session.db-journal"] {
+        std::fs::copy(dir.path().join(name), dead.path().join(name)).unwrap();
+    }
+    let path = dead.path().join("session.db");
+    assert_eq!(Store::open_read_only(&path).unwrap().superblock().unwrap().epoch, 0);
+    assert_eq!(files(dead.path()), ["session.db"]);
+}
+
 #[test]
 fn epochs_grow_and_ids_are_not_given_twice() {
     let mut session = Session::new();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::SessionId;
-use crate::cli::access::{Access, caller, finish, reach, split_target, target};
+use crate::cli::access::{Access, caller, cap_below_use, finish, reach, split_target, target};
 use crate::cli::args::Size;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -97,6 +97,9 @@ fn into(context: &Context, from: &Path, id: &SessionId, path: &[u8], create: Ope
             Ok(sent.map_err(|error| Failure::of_control(id.as_str(), error))??)
         }
         Access::Ours(session) => {
+            let state = session.store().superblock().ok();
+            let warning = state.and_then(|state| cap_below_use(id, &create, &state));
+            warning.iter().for_each(|warning| context.warn(warning));
             let copied = through_a_pipe(
                 |out| tree::pack_host(from, &mut Counted { inner: out, progress: &mut progress }),
                 |stream| tree::import(session.fs(), &caller(), path, under.as_deref(), stream, &mut |_| {}),

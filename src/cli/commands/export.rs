@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::cat::copy;
+use super::cat::{copy, of_output, of_served};
 use crate::cli::access::{Access, caller, finish, reach, split_target};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -24,11 +24,11 @@ pub fn export(context: &Context, text: &str) -> Result<u8, Failure> {
         Access::Served(client) => {
             let request = Request::Export { path: path.into(), top: b""[..].into() };
             let copied = client.receive(&request, |stream| copy(stream, &mut out));
-            copied.and_then(|result| result).map_err(|error| Failure::of_control(id.as_str(), error))?;
+            copied.and_then(|result| result).map_err(|error| of_served(id.as_str(), error))?;
         }
         Access::Ours(session) => {
             let exported = tree::export(session.fs(), &caller(), path, b"", &mut out);
-            finish(&session, exported.map_err(Failure::from))?;
+            finish(&session, exported.map_err(of_output))?;
         }
     }
     out.flush().map_err(stdout_failure)?;

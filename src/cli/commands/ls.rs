@@ -1,6 +1,6 @@
 //! `ls`: the sessions of a store, or a directory of one.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use super::status::state;
 use crate::cli::access::{Access, finish, reach, target};
@@ -70,20 +70,24 @@ pub fn tree(context: &Context, text: &str) -> Result<u8, Failure> {
             finish(&session, listed.map_err(|error: TreeError| error.into()))?;
         }
     }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries.sort_by(|a, b| a.name_bytes().cmp(b.name_bytes()));
+    let quoting = io::stdout().is_terminal();
     context.answer(&entries, |out| {
         let rows: Vec<Vec<String>> = entries.iter().map(line).collect();
-        table(out, &rows, &[false, true, true, true, true])
+        let mut lines = Vec::new();
+        table(&mut lines, &rows, &[false, true, true, true, true])?;
+        for (line, entry) in lines.split(|&b| b == b'\n').zip(&entries) {
+            let shown = |name| if quoting { quoted(name) } else { <[u8]>::to_vec(name) };
+            let target = entry.target_bytes().map(|to| [b" -> ".to_vec(), shown(to)].concat()).unwrap_or_default();
+            out.write_all(&[line, b"  ", &shown(entry.name_bytes()), &target, b"\n"].concat())?;
+        }
+        Ok(())
     })?;
     io::stdout().flush().map_err(stdout_failure)?;
     Ok(0)
 }
 
 fn line(entry: &Entry) -> Vec<String> {
-    let name = match &entry.target {
-        Some(target) => format!("{} -> {target}", entry.name),
-        None => entry.name.clone(),
-    };
     vec![
         mode_text(&entry.kind, entry.mode),
         entry.nlink.to_string(),
@@ -91,8 +95,39 @@ fn line(entry: &Entry) -> Vec<String> {
         entry.gid.to_string(),
         entry.size.to_string(),
         entry.mtime.clone(),
-        name,
     ]
+}
+
+/// A name for a terminal, as ls(1) writes it there: in quotes where a shell would need them, and what the terminal would
+/// take for a command as a number. What comes out can be pasted.
+fn quoted(name: &[u8]) -> Vec<u8> {
+    let plain = |c: char| c.is_alphanumeric() || "_-./+,:@%^".contains(c) || (!c.is_ascii() && !c.is_control());
+    let text = std::str::from_utf8(name);
+    if text.is_ok_and(|text| !text.is_empty() && text.chars().all(plain)) {
+        return name.to_vec();
+    }
+    let mut out = b"'".to_vec();
+    let escape = |out: &mut Vec<u8>, bytes: &[u8]| {
+        out.extend_from_slice(b"'$'");
+        bytes.iter().for_each(|byte| out.extend_from_slice(format!("\\{byte:03o}").as_bytes()));
+        out.extend_from_slice(b"''");
+    };
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let mut bytes = [0; 4];
+            let bytes = c.encode_utf8(&mut bytes).as_bytes();
+            match c {
+                '\'' => out.extend_from_slice(br"'\''"),
+                c if c.is_control() => escape(&mut out, bytes),
+                _ => out.extend_from_slice(bytes),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            escape(&mut out, chunk.invalid());
+        }
+    }
+    out.push(b'\'');
+    out
 }
 
 /// A mode as `ls -l` shows it.
@@ -123,7 +158,26 @@ fn mode_text(kind: &str, mode: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::mode_text;
+    use super::{mode_text, quoted};
+
+    #[test]
+    fn a_quoted_name_is_harmless_and_means_the_name_to_a_shell() {
+        for (name, shown) in [
+            (&b"plain-1.txt"[..], "plain-1.txt"),
+            ("grün".as_bytes(), "grün"),
+            (b"two words", "'two words'"),
+            (b"it's", r"'it'\''s'"),
+            (b"$(reboot)", "'$(reboot)'"),
+            (b"\x1b]0;x\x07", r"''$'\033'']0;x'$'\007'''"),
+            (b"bad\xff\nname", r"'bad'$'\377'''$'\012''name'"),
+            ("\u{9b}2J".as_bytes(), r"''$'\302\233''2J'"),
+        ] {
+            assert_eq!(String::from_utf8(quoted(name)).unwrap(), shown);
+            let script = format!("printf %s {shown}");
+            let said = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(said.stdout, name, "{shown}");
+        }
+    }
 
     #[test]
     fn modes_look_as_in_ls() {

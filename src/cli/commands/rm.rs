@@ -16,14 +16,21 @@ pub fn rm(context: &Context, sessions: &[String]) -> Result<u8, Failure> {
     // A name that is none stops everything: half a command line is not what was meant.
     let ids = sessions.iter().map(|session| context.session(session)).collect::<Result<Vec<_>, _>>()?;
     let mut failures = Vec::new();
+    let mut all = Vec::new();
     for id in &ids {
         match context.store.remove(id) {
             Ok(bytes_freed) => {
-                let removed = Removed { session: id.to_string(), bytes_freed };
-                context.report(&removed, || format!("{id}: removed, {} freed", human_bytes(bytes_freed)))?;
+                all.push(Removed { session: id.to_string(), bytes_freed });
+                if !context.json {
+                    context.report(&(), || format!("{id}: removed, {} freed", human_bytes(bytes_freed)))?;
+                }
             }
             Err(error) => failures.push(Failure::from(error)),
         }
+    }
+    // One document, whatever their number, and also when some of them are still there.
+    if context.json {
+        context.report(&all, String::new)?;
     }
     let mut failures = failures.into_iter();
     let Some(first) = failures.next() else { return Ok(0) };

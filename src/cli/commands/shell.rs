@@ -17,6 +17,11 @@ pub fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The generator knows nothing of `--`, without which the command's own options would be taken for ours.
+fn with_dashes(page: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(page).replacen(r"<\fICMD\fR>", r"\fB\-\-\fR <\fICMD\fR>...", 1).into_bytes()
+}
+
 pub fn man(command: Option<&str>) -> Result<u8, Failure> {
     let mut root = Cli::command();
     root.build();
@@ -32,6 +37,7 @@ pub fn man(command: Option<&str>) -> Result<u8, Failure> {
     let title = command.map_or_else(|| "sessionfs".to_owned(), |name| format!("sessionfs-{name}"));
     let mut text = Vec::new();
     clap_mangen::Man::new(page).title(title).render(&mut text).map_err(stdout_failure)?;
+    let text = with_dashes(&text);
     io::stdout().write_all(&text).map_err(stdout_failure)?;
     Ok(0)
 }

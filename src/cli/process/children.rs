@@ -51,6 +51,15 @@ impl Processes {
         found
     }
 
+    /// A process as people look for it: number, name, and what it is doing (`D`: waiting for a device or a file system,
+    /// where no signal reaches it).
+    pub fn describe(&self, pid: libc::pid_t) -> String {
+        let stat = std::fs::read_to_string(self.proc.join(format!("{pid}/stat"))).unwrap_or_default();
+        let name = stat.find('(').zip(stat.rfind(')')).map_or("", |(from, to)| &stat[from + 1..to]);
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("?");
+        format!("process {pid} ({name}, state {state})").chars().filter(|c| !c.is_control()).collect()
+    }
+
     fn all(&self) -> Vec<libc::pid_t> {
         let entries = std::fs::read_dir(&self.proc).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

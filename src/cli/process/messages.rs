@@ -35,6 +35,9 @@ pub struct Ready {
     pub dirs: u64,
     pub bytes: u64,
     pub digest: String,
+    /// What else its user should know.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub warning: Option<String>,
 }
 
 impl Message {

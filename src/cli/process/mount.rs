@@ -42,6 +42,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     }
     let mut child = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
     let ready = wait_until_ready(context, &plan, &mut child)?;
+    ready.warning.iter().for_each(|warning| context.warn(warning));
     context.report(&ready, || announcement(&ready))?;
     Ok(0)
 }

@@ -1,11 +1,12 @@
 //! Whether a session can be mounted at a directory, and making one where that is wanted.
 
 use std::ffi::CString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::mounts;
 use crate::cli::exit::Exit;
@@ -26,8 +27,12 @@ pub enum Missing {
 pub fn prepare(path: &Path, missing: Missing) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let unusable = |error: &io::Error| Failure::new(Exit::MountpointUnusable, format!("mount point {shown}: {error}"));
-    if let Some(mount) = mounts::at(&mounts::canonical(path)) {
-        return Err(taken(path, &mount));
+    while let Some(mount) = mounts::at(&mounts::canonical(path)) {
+        // One of ours whose server was killed serves nobody: who mounts here again has not to clear it away first.
+        if !mount.is_ours() || !mounts::is_dead(&mount.path) {
+            return Err(taken(path, &mount));
+        }
+        mounts::detach(&mount.path).map_err(|_| taken(path, &mount))?;
     }
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path, missing)?,
@@ -45,6 +50,28 @@ pub fn prepare(path: &Path, missing: Missing) -> Result<PathBuf, Failure> {
         )
         .hint(format!("ls -A {shown}   # or another directory"))),
         Err(error) => Err(unusable(&error)),
+    }
+}
+
+/// How long a mount waits for another that is just being made at the same directory.
+const TURN: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Whose turn it is to mount at a directory, until this is dropped; refuses when something has been mounted there since
+/// [`prepare`] looked. Two that look at the same instant both find nothing, and the one would cover the other.
+pub fn turn(path: &Path) -> Result<File, Failure> {
+    let unusable =
+        |error: io::Error| Failure::new(Exit::MountpointUnusable, format!("mount point {}: {error}", path.display()));
+    let until = Instant::now() + TURN;
+    let directory = File::open(path).map_err(unusable)?;
+    // Given back by the kernel whatever becomes of us. Who cannot lock here, or meets a stranger that holds the lock for
+    // ever, mounts all the same: the look below is nearly as good.
+    while matches!(directory.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < until {
+        std::thread::sleep(PAUSE);
+    }
+    match mounts::at(path) {
+        Some(mount) => Err(taken(path, &mount)),
+        None => Ok(directory),
     }
 }
 

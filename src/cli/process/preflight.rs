@@ -3,13 +3,19 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::super::failure::Failure;
 use crate::base::SessionId;
+use crate::cli::access::is_leaving;
 use crate::cli::exit::Exit;
 use crate::cli::output::Context;
 use crate::fuse::MountError;
 use crate::session::SessionError;
+
+/// How long a mount waits for a session whose last user is about to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 const DOCKER: &str = "docker run --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined ...";
 
@@ -18,8 +24,12 @@ pub fn check(context: &Context, id: &SessionId, existing: bool) -> Result<(), Fa
     if existing {
         context.store.existing(id)?;
     }
-    if let Some(holder) = context.store.holder(id)? {
-        return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }.into());
+    let until = Instant::now() + PATIENCE;
+    while let Some(holder) = context.store.holder(id)? {
+        if Instant::now() > until || !is_leaving(context, id, &holder) {
+            return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }.into());
+        }
+        std::thread::sleep(PAUSE);
     }
     // Opened and closed again: a connection begins only with the mount.
     OpenOptions::new().read(true).write(true).open("/dev/fuse").map(drop).map_err(|error| no_fuse(&error))

@@ -21,6 +21,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::session::OpenOptions;
 
+/// How long what got SIGKILL has for ending. A process that waits in the kernel, for a disk that is gone or a server that
+/// hangs, ends when that wait does, if ever; and one of another user may not be ours to end.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is passed on to the command.
 const FORWARDED: [i32; 7] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
@@ -50,6 +54,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
 
     let mut server = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
     let ready = wait_until_ready(context, &plan, &mut server)?;
+    ready.warning.iter().for_each(|warning| context.warn(warning));
     say(context, || announcement(&ready));
     let mut supervisor = Supervisor {
         context,
@@ -162,7 +167,7 @@ impl Supervisor<'_> {
             return self.without_server();
         }
         self.stop_server()?;
-        Ok(self.command_status.map_or(Exit::RunFailed.code(), |status| status as u8))
+        Ok(self.exit())
     }
 
     /// The server was gone before we asked it to stop. It may have ended in order, when somebody unmounted.
@@ -209,9 +214,19 @@ impl Supervisor<'_> {
         }
         let processes = processes.ok();
         let mut until = Instant::now() + self.grace;
+        let mut killed: Option<Instant> = None;
         self.signal_all(processes.as_ref(), libc::SIGTERM);
-        while !self.left(processes.as_ref()).is_empty() {
+        loop {
+            let left = self.left(processes.as_ref());
+            if left.is_empty() {
+                break;
+            }
+            if killed.is_some_and(|since| since.elapsed() > KILL_PATIENCE) {
+                self.leave_behind(processes.as_ref(), &left);
+                break;
+            }
             if Instant::now() >= until {
+                killed.get_or_insert_with(Instant::now);
                 // Again and again, for what forks faster than we look; each round waits a little for its ends.
                 self.signal_all(processes.as_ref(), libc::SIGKILL);
                 until = Instant::now() + Duration::from_millis(20);
@@ -223,6 +238,23 @@ impl Supervisor<'_> {
         }
         // Zombies of theirs are ours to reap.
         self.wait(Some(Instant::now())).map(drop)
+    }
+
+    /// Says which processes could not be ended. Their workspace goes all the same: what is in it is to be committed.
+    fn leave_behind(&self, processes: Option<&Processes>, left: &[libc::pid_t]) {
+        let describe = |pid: &libc::pid_t| processes.map_or(format!("process {pid}"), |known| known.describe(*pid));
+        let named: Vec<String> = left.iter().take(10).map(describe).collect();
+        let more =
+            if left.len() > named.len() { format!(" and {} more", left.len() - named.len()) } else { String::new() };
+        let text = format!("not ended by SIGKILL, and left behind: {}{more}", named.join(", "));
+        Failure::new(Exit::Failure, text)
+            .hint(format!("ps -o pid,stat,wchan:30,cmd {}", left[0]))
+            .print_as(self.context.json, self.exit());
+    }
+
+    /// The command's status. One that even SIGKILL has not ended is reported as what it was sent.
+    fn exit(&self) -> u8 {
+        self.command_status.unwrap_or(128 + libc::SIGKILL) as u8
     }
 
     /// What is still running. Where processes cannot be seen, only the command is known; as PID 1, we leave the rest

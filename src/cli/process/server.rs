@@ -14,11 +14,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::children::end_namespace;
 use super::messages::{Message, Ready};
+use super::mountpoint;
 use super::mounts;
 use super::preflight::mount_failure;
 use super::signals::{Signals, reset};
 use super::writeback::write_back;
 use crate::base::SessionId;
+use crate::cli::access::cap_below_use;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
@@ -31,6 +33,9 @@ use crate::session::{Holder, OpenOptions, Session, StopReport};
 const WRITE_BACK: Duration = Duration::from_secs(20);
 /// How long it waits for the serving threads after the mount is gone.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// Of <linux/prctl.h>; the libc crate does not have it.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
 /// Bytes of a log after which the next server begins a new one.
 const LOG_MAX: u64 = 1 << 20;
@@ -83,25 +88,40 @@ pub fn serve(
     let holder = Holder::current(plan.command, Some(&plan.mountpoint));
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
+    flush_without_ourselves();
     let session = locked.open(&plan.options).inspect_err(|error| log::error!("{error}"))?;
-    let serving = match Serving::start(plan, &session, &signals, alive) {
-        Ok(serving) => serving,
+    // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
+    let started = state_of(plan, &session)
+        .and_then(|state| Serving::start(plan, &session, &signals, alive).map(|serving| (state, serving)));
+    let (state, serving) = match started {
+        Ok(started) => started,
         Err(failure) => {
             log::error!("{}", failure.message);
+            session.leaving();
             let _ = session.stop();
             // A session that was never mounted is not left behind by a mount that was refused.
-            let created = session.created();
-            drop(session);
-            if created {
-                let _ = context.store.remove(&plan.id);
+            if session.created() {
+                let _ = context.store.remove_held(&session);
             }
             return Err(failure);
         }
     };
     if let Some(ready) = ready {
-        announce(plan, &session, ready)?;
+        announce(plan, &session, state, ready);
     }
     serving.until_stopped(&session)
+}
+
+/// Has the kernel not wait for us when one of our own threads needs memory. Reclaim may want to write back dirty pages of
+/// the very mount that we serve, and would wait for an answer from the thread that is waiting for the memory:
+/// PR_SET_IO_FLUSHER(2const) is "used by … a userspace process that is involved in the block layer or filesystem I/O
+/// path, and can allocate memory while processing I/O requests", and names FUSE daemons. All threads inherit it.
+fn flush_without_ourselves() {
+    // SAFETY: touches no memory of ours.
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {
+        // An ordinary user may not (CAP_SYS_RESOURCE), and Linux before 5.6 has no such thing.
+        log::debug!("PR_SET_IO_FLUSHER: {}", std::io::Error::last_os_error());
+    }
 }
 
 /// The log is appended to: what happened last time matters most when this time fails.
@@ -125,7 +145,8 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
-fn announce(plan: &Plan, session: &Session, to: &mut PipeWriter) -> Result<(), Failure> {
+/// What a mount begins with, and what its user should know about it.
+fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String>), Failure> {
     let superblock = session.store().superblock().map_err(|source| {
         Failure::from(crate::session::SessionError::Database {
             id: plan.id.clone(),
@@ -133,7 +154,14 @@ fn announce(plan: &Plan, session: &Session, to: &mut PipeWriter) -> Result<(), F
             source,
         })
     })?;
-    let now = StopReport::of(&plan.id, &superblock);
+    let warning = cap_below_use(&plan.id, &plan.options, &superblock);
+    if let Some(warning) = &warning {
+        log::warn!("{warning}");
+    }
+    Ok((StopReport::of(&plan.id, &superblock), warning))
+}
+
+fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<String>), to: &mut PipeWriter) {
     Message::Ready(Ready {
         session: now.session,
         mountpoint: plan.mountpoint.clone(),
@@ -144,9 +172,9 @@ fn announce(plan: &Plan, session: &Session, to: &mut PipeWriter) -> Result<(), F
         dirs: now.dirs,
         bytes: now.bytes,
         digest: now.digest,
+        warning,
     })
     .send(to);
-    Ok(())
 }
 
 /// A mount being served.
@@ -161,6 +189,8 @@ type Answer = Box<dyn FnOnce(Result<StopReport, crate::control::Fault>) + Send>;
 
 impl Serving {
     fn start(plan: &Plan, session: &Session, signals: &Signals, alive: Option<PipeReader>) -> Result<Serving, Failure> {
+        // Until the mount is there for everyone to see.
+        let _turn = mountpoint::turn(&plan.mountpoint)?;
         let options = MountOptions { allow_other: plan.allow_other, fsname: mounts::source_of(plan.id.as_str()) };
         let mounted = Mounted::start(Arc::clone(session.fs()), &plan.mountpoint, &options)
             .map_err(|error| mount_failure(&plan.mountpoint, &error))?;
@@ -219,6 +249,7 @@ impl Serving {
 
     fn until_stopped(self, session: &Session) -> Result<StopReport, Failure> {
         let (mut answers, gone) = self.wait_for_stop(session);
+        session.leaving();
         if !gone {
             self.wait_until_gone(&mut answers);
         }
@@ -280,6 +311,7 @@ impl Serving {
                 Err(_) => "internal error".to_owned(),
             };
             log::info!("stopping: {why}");
+            session.leaving();
             // Whoever says it with a signal means it: files that are open do not keep it.
             if let Err(failure) = self.unmount(false) {
                 log::warn!("{}: detached all the same", failure.message);

@@ -7,8 +7,9 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use super::acl_text::{ACLS, from_text};
 use super::item::{Item, ItemKind, Sink, Target, Totals, Xattrs};
-use super::{Shown, TreeError};
+use super::{Failures, Shown, TreeError};
 use crate::base::Timestamp;
 use crate::base::limits::FILE_SIZE_MAX;
 
@@ -19,18 +20,36 @@ const EXTENSION_MAX: u64 = 16 << 20;
 /// Bytes handed on at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Reads a whole archive into `target`.
+/// Reads a whole archive into `target`. What cannot be made is left out, and is the error at the end.
 pub(super) fn unpack(input: &mut dyn Read, target: &mut dyn Target) -> Result<Totals, TreeError> {
-    let mut totals = Totals::default();
+    let mut progress = Progress::default();
+    let read = entries(input, target, &mut progress);
+    // Also of a tree that breaks off: the directories that are there shall have the modes they should.
+    let finished = target.finish();
+    read?;
+    if let Err(error) = finished {
+        progress.failures.take(error)?;
+    }
+    progress.failures.result(progress.totals)
+}
+
+#[derive(Default)]
+struct Progress {
+    totals: Totals,
+    failures: Failures,
+    /// A directory that could not be made: all that is in it cannot be either, which is not said for each.
+    lost: Option<Vec<Vec<u8>>>,
+}
+
+fn entries(input: &mut dyn Read, target: &mut dyn Target, progress: &mut Progress) -> Result<(), TreeError> {
     let mut pending = Extensions::default();
     loop {
         let mut block = [0; BLOCK];
         input.read_exact(&mut block).map_err(truncated)?;
         if block == [0; BLOCK] {
-            target.finish()?;
             // Whatever follows the end belongs to the archive still: it is read, so that the writer can end.
             io::copy(input, &mut io::sink())?;
-            return Ok(totals);
+            return Ok(());
         }
         let header = Header::from_byte_slice(&block);
         verify(header)?;
@@ -43,7 +62,7 @@ pub(super) fn unpack(input: &mut dyn Read, target: &mut dyn Target) -> Result<To
             EntryType::XGlobalHeader => drop(Extensions::default().read(input, header)?),
             EntryType::GNULongName => pending.path = Some(c_string(pending.read(input, header)?)),
             EntryType::GNULongLink => pending.link = Some(c_string(pending.read(input, header)?)),
-            _ => item(input, header, std::mem::take(&mut pending), target, &mut totals)?,
+            _ => item(input, header, std::mem::take(&mut pending), target, progress)?,
         }
     }
 }
@@ -54,7 +73,7 @@ fn item(
     header: &Header,
     pending: Extensions,
     target: &mut dyn Target,
-    totals: &mut Totals,
+    progress: &mut Progress,
 ) -> Result<(), TreeError> {
     let stored = pending.size.map_or_else(|| header.entry_size().map_err(bad), Ok)?;
     let size = pending.real_size.unwrap_or(0).max(stored);
@@ -65,12 +84,22 @@ fn item(
     // Cannot overflow below half of what 64 bits hold.
     let mut body = Body { input, left: stored, padding: stored.next_multiple_of(BLOCK as u64) - stored };
     let item = pending.item(header, &mut body)?;
-    totals.count(&item);
+    if progress.lost.as_ref().is_some_and(|lost| item.path.starts_with(lost)) {
+        return body.skip();
+    }
     let extents = match &item.kind {
         ItemKind::File { extents } => extents.clone(),
         _ => Vec::new(),
     };
-    target.put(&item, &mut |sink| body.deliver(&extents, sink))?;
+    match target.put(&item, &mut |sink| body.deliver(&extents, sink)) {
+        Ok(()) => progress.totals.count(&item),
+        Err(error) => {
+            progress.failures.take(error)?;
+            if item.kind == ItemKind::Directory {
+                progress.lost = Some(item.path.clone());
+            }
+        }
+    }
     body.skip()
 }
 
@@ -171,6 +200,8 @@ struct Extensions {
     sparse_name: Option<Vec<u8>>,
     real_size: Option<u64>,
     xattrs: Xattrs,
+    /// ACLs as text, under the names of their xattrs.
+    acls: Xattrs,
     /// Bytes read so far.
     bytes: u64,
 }
@@ -224,6 +255,9 @@ impl Extensions {
             b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
             b"GNU.sparse.realsize" => self.real_size = Some(number(value)?),
             _ => {
+                if let Some((xattr, _)) = ACLS.iter().find(|(_, record)| *record == key) {
+                    self.acls.push((xattr.to_vec(), value.to_vec()));
+                }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
@@ -238,6 +272,17 @@ impl Extensions {
         let device = || -> io::Result<(u32, u32)> {
             Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
         };
+        let mut xattrs = self.xattrs;
+        for (name, text) in self.acls {
+            // The xattr itself says the same, and says it exactly.
+            if xattrs.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            match from_text(&text) {
+                Some(value) => xattrs.push((name, value)),
+                None => log::warn!("{}: an ACL that names users by no number is left out", Shown(&path)),
+            }
+        }
         let mut size = 0;
         let kind = match header.entry_type() {
             // Archives older than ustar mark a directory by the slash behind its name.
@@ -274,7 +319,7 @@ impl Extensions {
                 Some(time) => time,
                 None => Timestamp::new(header.mtime().map_err(bad)? as i64, 0),
             },
-            xattrs: self.xattrs,
+            xattrs,
         })
     }
 }

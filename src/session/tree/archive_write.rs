@@ -5,6 +5,7 @@ use std::io::Write;
 use tar::{EntryType, Header};
 
 use super::TreeError;
+use super::acl_text::{ACLS, to_text};
 use super::item::{Item, ItemKind};
 use super::list::seconds;
 
@@ -216,6 +217,11 @@ impl Records {
         }
         for (name, value) in &item.xattrs {
             self.add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+            // Other tars know ACLs only by these.
+            let acl = ACLS.iter().find(|(xattr, _)| xattr == name);
+            if let Some((text, (_, key))) = to_text(value).zip(acl) {
+                self.add(key, text.as_bytes());
+            }
         }
     }
 }

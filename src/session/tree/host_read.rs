@@ -6,33 +6,54 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::TreeError;
 use super::archive_write::Writer;
 use super::host_sys::{extents, xattrs_of};
 use super::item::{Item, ItemKind, Totals};
+use super::{Failures, TreeError};
 use crate::base::{Map, Timestamp};
 
 const READ_SIZE: u64 = 1 << 20;
 
 /// Writes what is at `path` on the host as a tar stream whose top is `.`, as cp -a would take it.
 pub fn pack_host(path: &Path, out: &mut dyn Write) -> Result<Totals, TreeError> {
-    let mut pack = Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default() };
+    let mut pack = Pack { out: Writer::new(out, b"."), seen: Map::default(), totals: Totals::default(), within: false };
+    let mut failures = Failures::default();
     // Depth first, by a list of what is to come: as in `export`.
     let mut todo = vec![(Vec::new(), path.to_owned())];
     while let Some((names, path)) = todo.pop() {
-        if !pack.item(&names, &path)? {
-            continue;
+        match pack.item(&names, &path) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            // In the middle of an item there is no way to say that it is not whole, but to break off.
+            Err(error) if pack.within => return Err(error),
+            Err(error) => {
+                failures.take(error)?;
+                continue;
+            }
         }
         let failed = host_error(&path);
-        for entry in fs::read_dir(&path).map_err(&failed)? {
-            let entry = entry.map_err(&failed)?;
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                failures.take(failed(error))?;
+                continue;
+            }
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    failures.take(failed(error))?;
+                    break;
+                }
+            };
             let mut names: Vec<Vec<u8>> = names.clone();
             names.push(entry.file_name().as_bytes().to_vec());
             todo.push((names, entry.path()));
         }
     }
     pack.out.finish()?;
-    Ok(pack.totals)
+    failures.result(pack.totals)
 }
 
 fn host_error(path: &Path) -> impl Fn(io::Error) -> TreeError + '_ {
@@ -44,6 +65,8 @@ struct Pack<'w> {
     /// Files with several names that are in the stream already, by device and inode.
     seen: Map<(u64, u64), Vec<Vec<u8>>>,
     totals: Totals,
+    /// Whether an item is begun and not ended.
+    within: bool,
 }
 
 impl Pack<'_> {
@@ -60,11 +83,13 @@ impl Pack<'_> {
             return Ok(false);
         }
         let (item, file) = self.describe(names, path, &meta).map_err(host_error(path))?;
+        self.within = true;
         self.out.begin(&item)?;
         if let (ItemKind::File { extents }, Some(file)) = (&item.kind, &file) {
             self.content(path, file, extents)?;
         }
         self.out.end()?;
+        self.within = false;
         self.totals.count(&item);
         if !meta.is_dir() && meta.nlink() > 1 {
             self.seen.entry((meta.dev(), meta.ino())).or_insert_with(|| names.to_vec());

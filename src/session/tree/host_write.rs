@@ -11,12 +11,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::TreeError;
 use super::archive_read::unpack;
 use super::host_sys::{
     c_name, chown_at, link_at, mkdir_at, mknod_at, open_at, own_special, set_xattr, symlink_at, unlink_at, utime_at,
 };
 use super::item::{Item, ItemKind, Sink, Target, Totals};
+use super::{Failures, TreeError};
 
 const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
 
@@ -77,7 +77,8 @@ impl Out {
             self.dirs.push(item.clone());
             return Ok(());
         }
-        clear(&dir, &name)?;
+        let special = matches!(item.kind, ItemKind::Fifo | ItemKind::CharDevice(..) | ItemKind::BlockDevice(..));
+        clear(&dir, &name, special)?;
         let device = |kind, major, minor| mknod_at(fd, &name, kind | 0o600, libc::makedev(major, minor));
         match &item.kind {
             ItemKind::Symlink(target) => symlink_at(&c_name(target)?, fd, &name)?,
@@ -103,7 +104,7 @@ impl Out {
 
     fn create(&self, item: &Item) -> io::Result<(File, File, CString)> {
         let (dir, name) = self.place(&item.path)?;
-        clear(&dir, &name)?;
+        clear(&dir, &name, false)?;
         let file = open_at(dir.as_raw_fd(), &name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)?;
         Ok((file, dir, name))
     }
@@ -131,8 +132,15 @@ impl Out {
     }
 }
 
-/// Takes away what a new thing replaces. A directory is not replaced.
-fn clear(dir: &File, name: &CString) -> io::Result<()> {
+/// Takes away what a new thing replaces. A directory is not replaced, and a device or FIFO only by another: cp(1) would
+/// write into it, which nobody means who copies a workspace, and `/dev/null` is not to become a file.
+fn clear(dir: &File, name: &CString, special: bool) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let there = open_at(dir.as_raw_fd(), name, libc::O_PATH, 0).and_then(|file| file.metadata());
+    let kind = there.map(|meta| meta.file_type());
+    if !special && kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device() || kind.is_block_device()) {
+        return Err(io::Error::other("a device or FIFO is there, which a copy does not replace"));
+    }
     match unlink_at(dir.as_raw_fd(), name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // unlink(2) of a directory says EISDIR here, EPERM by POSIX.
@@ -153,14 +161,17 @@ impl Target for Out {
     }
 
     fn finish(&mut self) -> Result<(), TreeError> {
+        let mut failures = Failures::default();
         for item in std::mem::take(&mut self.dirs).into_iter().rev() {
             let done = self.place(&item.path).and_then(|(dir, name)| {
                 let file = open_at(dir.as_raw_fd(), &name, DIRECTORY, 0)?;
                 self.dress(&item, &file, &dir, &name)
             });
-            done.map_err(self.error(&item))?;
+            if let Err(error) = done {
+                failures.take(self.error(&item)(error))?;
+            }
         }
-        Ok(())
+        failures.result(())
     }
 }
 
@@ -204,6 +215,32 @@ mod tests {
         unpack_to_host(&mut stream.as_slice(), &to).unwrap();
         std::fs::set_permissions(to.join("sub"), PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::set_permissions(from.join("sub"), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_device_or_fifo_is_not_replaced_by_a_file_and_the_rest_is_copied() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        for dir in [&from, &to] {
+            std::fs::create_dir_all(dir.join("d")).unwrap();
+        }
+        for name in ["d/a", "d/pipe", "d/z"] {
+            std::fs::write(from.join(name), b"x").unwrap();
+        }
+        std::fs::set_permissions(from.join("d"), PermissionsExt::from_mode(0o750)).unwrap();
+        let dir = File::open(to.join("d")).unwrap();
+        mknod_at(dir.as_raw_fd(), c"pipe", libc::S_IFIFO | 0o600, 0).unwrap();
+        let mut stream = Vec::new();
+        pack_host(&from, &mut stream).unwrap();
+        let error = unpack_to_host(&mut stream.as_slice(), &to).unwrap_err().to_string();
+        assert!(error.contains("pipe: a device or FIFO is there") && !error.contains("more could"), "{error}");
+        assert_eq!(std::fs::read(to.join("d/a")).unwrap(), b"x");
+        assert_eq!(std::fs::read(to.join("d/z")).unwrap(), b"x");
+        assert_eq!(std::fs::metadata(to.join("d")).unwrap().mode() & 0o777, 0o750);
+        // A stream that breaks off leaves the directories as they should be, too.
+        let cut = temp.path().join("cut");
+        unpack_to_host(&mut &stream[..stream.len() - 2048], &cut).unwrap_err();
+        assert_eq!(std::fs::metadata(cut.join("d")).unwrap().mode() & 0o777, 0o750);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::archive_read::unpack;
 use super::item::{Item, ItemKind, Sink, Target, Totals, join_rdev};
 use super::resolve::{Follow, Node, resolve, split_last};
-use super::{Touched, TreeError};
+use super::{Failures, Touched, TreeError};
 use crate::base::{Errno, FileKind, Ino};
 use crate::fs::{Caller, Fs, RenameMode, SetAttr, SetTime, WriteFlags, XattrMode};
 
@@ -251,14 +251,15 @@ impl Target for Importing<'_, '_> {
     }
 
     fn finish(&mut self) -> Result<(), TreeError> {
+        let mut failures = Failures::default();
         for (ino, item) in std::mem::take(&mut self.dirs).into_iter().rev() {
             match self.dress(ino, &item) {
                 // Somebody has removed it meanwhile.
                 Ok(()) | Err(Errno::NoEnt | Errno::Stale) => {}
-                Err(errno) => return Err(TreeError::Session { path: item.shown(), errno }),
+                Err(errno) => failures.take(TreeError::Session { path: item.shown(), errno })?,
             }
             (self.touched)(Touched::Inode(ino));
         }
-        Ok(())
+        failures.result(())
     }
 }

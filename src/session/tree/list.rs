@@ -35,20 +35,28 @@ pub struct Entry {
     pub mtime: String,
     pub mtime_ns: u32,
     pub rdev: u32,
-    /// Where a symbolic link leads.
+    /// Where a symbolic link leads, as `name` says it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<String>,
+    /// The target itself, when it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target_bytes: Option<Vec<u8>>,
 }
 
 impl Entry {
     fn of(fs: &Fs, name: &[u8], attr: &Attr) -> Result<Entry, TreeError> {
         let target = match attr.kind {
-            FileKind::Symlink => Some(Shown(&fs.readlink(attr.ino).map_err(TreeError::at(name))?).to_string()),
+            FileKind::Symlink => Some(fs.readlink(attr.ino).map_err(TreeError::at(name))?),
             _ => None,
         };
+        let (name, name_bytes) = text_and_bytes(name);
+        let (target, target_bytes) = match target.as_deref().map(text_and_bytes) {
+            Some((target, bytes)) => (Some(target), bytes),
+            None => (None, None),
+        };
         Ok(Entry {
-            name: std::str::from_utf8(name).map_or_else(|_| Shown(name).to_string(), str::to_owned),
-            name_bytes: std::str::from_utf8(name).is_err().then(|| name.to_owned()),
+            name,
+            name_bytes,
             kind: kind_name(attr.kind).to_owned(),
             ino: attr.ino.0,
             mode: attr.mode & 0o7777,
@@ -61,7 +69,26 @@ impl Entry {
             mtime_ns: attr.mtime.nanos,
             rdev: attr.rdev,
             target,
+            target_bytes,
         })
+    }
+
+    /// The name as the file system has it.
+    pub fn name_bytes(&self) -> &[u8] {
+        self.name_bytes.as_deref().unwrap_or(self.name.as_bytes())
+    }
+
+    /// The target as the file system has it.
+    pub fn target_bytes(&self) -> Option<&[u8]> {
+        self.target_bytes.as_deref().or(self.target.as_ref().map(String::as_bytes))
+    }
+}
+
+/// A name as text, escaped where it is none; then also its bytes, for who needs to know which of two it is.
+fn text_and_bytes(name: &[u8]) -> (String, Option<Vec<u8>>) {
+    match std::str::from_utf8(name) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (Shown(name).to_string(), Some(name.to_owned())),
     }
 }
 

@@ -3,6 +3,7 @@
 //! There is one implementation, over a running [`Fs`](crate::fs::Fs): a command on an unmounted session runs it in its own process,
 //! one on a mounted session has the server run it through the control socket. Trees travel as tar streams (PAX).
 
+mod acl_text;
 mod archive_read;
 mod archive_write;
 mod export;
@@ -64,6 +65,49 @@ pub enum TreeError {
     /// What was read is no tar archive that can be taken.
     #[error("not a usable tar archive: {0}")]
     Archive(String),
+    /// Some things could not be copied; the others were.
+    #[error("{first}; and {more} more could not be copied")]
+    Several {
+        /// The first of them.
+        first: Box<TreeError>,
+        /// How many others.
+        more: u64,
+    },
+}
+
+/// What could not be copied, while the copy goes on with the rest, as cp(1) does.
+#[derive(Default)]
+struct Failures {
+    first: Option<TreeError>,
+    more: u64,
+}
+
+impl Failures {
+    /// Takes a failure of one thing. What ends the whole copy is handed back.
+    fn take(&mut self, error: TreeError) -> Result<(), TreeError> {
+        match error {
+            TreeError::Session { .. } | TreeError::Host { .. } => {}
+            fatal => return Err(fatal),
+        }
+        match &self.first {
+            None => self.first = Some(error),
+            // The first is the one that is reported at the end.
+            Some(_) => {
+                log::warn!("{error}");
+                self.more += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The result, when all has been tried.
+    fn result<T>(self, value: T) -> Result<T, TreeError> {
+        match (self.first, self.more) {
+            (None, _) => Ok(value),
+            (Some(first), 0) => Err(first),
+            (Some(first), more) => Err(TreeError::Several { first: Box::new(first), more }),
+        }
+    }
 }
 
 impl TreeError {
@@ -78,6 +122,7 @@ impl TreeError {
             TreeError::Session { errno, .. } => Some(errno.code()),
             TreeError::Host { source, .. } | TreeError::Stream(source) => source.raw_os_error(),
             TreeError::Loop(_) => Some(libc::ELOOP),
+            TreeError::Several { first, .. } => first.errno(),
             TreeError::Outside { .. } | TreeError::Archive(_) => None,
         }
     }

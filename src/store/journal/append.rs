@@ -173,6 +173,7 @@ impl Appender {
         let (first, previous) = (self.position.next, self.position.chain);
         let header = SegmentHeader::new(identity.uuid, identity.epoch, generation()?, first, previous);
         failpoint::passed("the next segment has no header yet");
+        journal.file.will_write(place(next));
         self.put(journal, &header.encode(), place(next).start)?;
         failpoint::passed("the next segment has its header and no record");
         self.uses[self.position.segment] = Use::Full { last: self.last() };

@@ -3,7 +3,7 @@
 //! [`Journal::append`] makes records safe from the death of this process, [`Journal::sync`] from a power cut. Once their
 //! transaction is committed, [`Journal::recycle`] gives their segments back. [`recover`] is the other end.
 //!
-//! Lock order: `syncing` before `appender`; `growing` before `appender`. Nothing is locked outside while holding one,
+//! Lock order: `growing` before `syncing` before `appender`. Nothing is locked outside while holding one,
 //! except what `append` is given to fetch the records with.
 
 mod append;
@@ -120,6 +120,7 @@ impl Journal {
         };
         let (file, has_second) = make().map_err(failed)?;
         failpoint::passed("the new journal is in place");
+        file.will_write(place(0));
         let start = Position::behind(&header, 0);
         Ok(Journal {
             file,
@@ -217,14 +218,17 @@ impl Journal {
         self.add_segment(false)
     }
 
-    /// Adds a segment that is written already, unless one is waiting: a sync of what overwrites it is cheaper by a
-    /// commit of the disk's own journal. For quiet moments.
+    /// Whether the next segment is written already: a sync of what overwrites it is cheaper by a commit of the disk's
+    /// own journal.
+    pub fn is_prepared(&self) -> bool {
+        let appender = self.appender.lock();
+        self.omit.append || appender.has_written_segment() || appender.segments() == segment::SEGMENTS_MAX
+    }
+
+    /// Adds a segment that is written already, unless one is waiting.
     pub fn prepare(&self) -> Result<(), StoreError> {
-        if self.omit.append {
-            return Ok(());
-        }
         let _growing = self.growing.lock();
-        if self.appender.lock().has_written_segment() {
+        if self.is_prepared() {
             return Ok(());
         }
         self.add_segment(true).map(|_| ())
@@ -245,9 +249,16 @@ impl Journal {
             for at in place.clone().step_by(zeros.len()) {
                 self.file.write_at(&zeros[..zeros.len().min((place.end - at) as usize)], at)?;
             }
-            self.file.sync_data()
+            Ok(())
         };
-        fill().map_err(|error| StoreError::from_io(&self.path, &error))?;
+        let failed = |error| StoreError::from_io(&self.path, &error);
+        fill().map_err(failed)?;
+        if written {
+            // Nobody says whose bytes a failed sync has lost: they may be those of records, and no later one tells. So
+            // an fsync must not get between its failure and the latch.
+            let _syncing = self.syncing.lock();
+            self.file.sync_data().map_err(|error| self.latch(failed(error)))?;
+        }
         failpoint::passed("a further segment has its room and is not in use");
         self.appender.lock().add(written);
         self.ready.fetch_add(1, Ordering::Release);

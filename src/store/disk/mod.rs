@@ -1,13 +1,20 @@
 //! The one way to the disk under a store: the journal's files, and the names of everything. SQLite goes there by a VFS
 //! of the same disk. One seam, so that tests can fail each call, tear each write and cut the power at each sync.
 
+mod window;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use self::window::Window;
 
 /// A disk that holds stores. Paths are those of the host.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -50,6 +57,9 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Returns once everything written before is on the disk: `fdatasync(2)`.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// The next writes go here, to bytes that are allocated: an implementation may make them cheaper. A hint.
+    fn will_write(&self, _range: Range<u64>) {}
+
     /// Has the disk begin with writing out, so that a later sync has less to do. A hint.
     fn start_writeback(&self, at: u64, len: u64);
 }
@@ -66,7 +76,7 @@ impl HostDisk {
 }
 
 fn opened(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-    Ok(Box::new(options.open(path)?))
+    Ok(Box::new(HostFile { file: options.open(path)?, window: RwLock::new(None) }))
 }
 
 impl Disk for HostDisk {
@@ -103,11 +113,18 @@ impl Disk for HostDisk {
     }
 }
 
-impl DiskFile for File {
+/// An open file of this host, with the part of it that is mapped.
+#[derive(Debug)]
+struct HostFile {
+    file: File,
+    window: RwLock<Option<Window>>,
+}
+
+impl DiskFile for HostFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < bytes.len() {
-            match FileExt::read_at(self, &mut bytes[done..], at + done as u64) {
+            match self.file.read_at(&mut bytes[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -118,14 +135,15 @@ impl DiskFile for File {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.write_all_at(bytes, at)
+        let stored = self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
+        if stored { Ok(()) } else { self.file.write_all_at(bytes, at) }
     }
 
     fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
         let (from, len) = (at.cast_signed(), len.cast_signed());
         loop {
             // SAFETY: the descriptor is open; the call takes only numbers.
-            if unsafe { libc::fallocate(self.as_raw_fd(), 0, from, len) } == 0 {
+            if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, from, len) } == 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
@@ -138,27 +156,43 @@ impl DiskFile for File {
         // A file system that cannot promise space takes it when zeros are written.
         let zeros = vec![0; 64 << 10];
         let end = at + len.cast_unsigned();
-        let mut at = at.max(DiskFile::size(self)?.min(end));
+        let mut at = at.max(self.size()?.min(end));
         while at < end {
             let piece = zeros.len().min((end - at) as usize);
-            self.write_all_at(&zeros[..piece], at)?;
+            self.file.write_all_at(&zeros[..piece], at)?;
             at += piece as u64;
         }
         Ok(())
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        // Before: what is written from here on asks for its pages again.
+        if let Some(window) = &*self.window.read() {
+            window.forget_writable();
+        }
+        self.file.sync_data()
+    }
+
+    fn will_write(&self, range: Range<u64>) {
+        // The old one goes first: two segments at a time are never in memory.
+        let mut window = self.window.write();
+        *window = None;
+        *window = Window::map(&self.file, range);
     }
 
     fn start_writeback(&self, at: u64, len: u64) {
         // SAFETY: the descriptor is open; the call takes only numbers. It is a hint, so its failure means nothing.
         unsafe {
-            libc::sync_file_range(self.as_raw_fd(), at.cast_signed(), len.cast_signed(), libc::SYNC_FILE_RANGE_WRITE)
+            libc::sync_file_range(
+                self.file.as_raw_fd(),
+                at.cast_signed(),
+                len.cast_signed(),
+                libc::SYNC_FILE_RANGE_WRITE,
+            )
         };
     }
 }
