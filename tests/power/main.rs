@@ -35,6 +35,7 @@ mod reference;
 mod room;
 mod script;
 mod settings;
+#[path = "../model/snapshot.rs"]
 mod snapshot;
 mod survive;
 mod sweep;
