@@ -15,6 +15,7 @@ use sessionfs::fs::Fs;
 use sessionfs::session::{Holder, OpenOptions, StoreDir};
 use sessionfs::store::{CreateOptions, HostDisk, Omit, Store, StoreError};
 
+use crate::crowd;
 use crate::op::Op;
 use crate::perform::{makes, on_fs, parent, walk};
 use crate::script::{BYTES_LIMIT, INODES_LIMIT, commits_around_burst, script};
@@ -39,6 +40,8 @@ pub enum Job {
     /// The same, but the committer is held up from the burst on, and the end is a kill at the commit behind it: a journal
     /// that holds more than one commit takes.
     Pile,
+    /// Creates the session database, has several threads work in it, stops.
+    Crowd,
     /// Recovers what is there, and stops.
     Recover,
     /// Creates a session in a store, as `run` and `mount` do, and stops.
@@ -46,12 +49,13 @@ pub enum Job {
 }
 
 impl Job {
-    pub const ALL: [Job; 4] = [Job::Work, Job::Pile, Job::Recover, Job::Create];
+    pub const ALL: [Job; 5] = [Job::Work, Job::Pile, Job::Crowd, Job::Recover, Job::Create];
 
     pub fn name(self) -> &'static str {
         match self {
             Job::Work => "work",
             Job::Pile => "pile",
+            Job::Crowd => "crowd",
             Job::Recover => "recover",
             Job::Create => "create",
         }
@@ -80,14 +84,14 @@ pub fn open_session(dir: &Path) -> Result<sessionfs::session::Session, sessionfs
 }
 
 /// Standard output without a buffer.
-struct Report(File);
+pub struct Report(File);
 
 impl Report {
-    fn new() -> Report {
+    pub fn new() -> Report {
         Report(File::from(std::io::stdout().as_fd().try_clone_to_owned().unwrap()))
     }
 
-    fn say(&mut self, what: &str) {
+    pub fn say(&mut self, what: &str) {
         self.0.write_all(format!("{MARK}{what}\n").as_bytes()).unwrap();
     }
 }
@@ -139,6 +143,11 @@ pub fn main() {
             let script = script(seed);
             let pile = (job == Job::Pile).then(|| commits_around_burst(&script));
             work(&dir, omit, &script, pile, &mut report);
+        }
+        Job::Crowd => {
+            create(&dir).unwrap();
+            report.say("begun");
+            crowd::work(&dir);
         }
         Job::Recover => {
             let fs = start(&dir, omit).unwrap();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::child::{self, Answer, Job};
+use crate::crowd::THREADS;
 use crate::op::Rng;
 
 /// A child that takes longer hangs. Far more than it needs, on a machine that has much else to do.
@@ -33,6 +34,8 @@ pub struct Life {
     pub stopped: bool,
     /// What its operations answered.
     pub answers: Vec<Answer>,
+    /// How many files each thread of a crowd was told of.
+    pub crowd: Vec<u64>,
     /// Of a child that came to its end.
     pub counts: Counts,
 }
@@ -91,7 +94,14 @@ impl Plan<'_> {
 
 impl Life {
     fn parse(said: &str, killed: bool) -> Life {
-        let mut life = Life { killed, begun: false, stopped: false, answers: Vec::new(), counts: Counts::new() };
+        let mut life = Life {
+            killed,
+            begun: false,
+            stopped: false,
+            answers: Vec::new(),
+            crowd: vec![0; THREADS as usize],
+            counts: Counts::new(),
+        };
         // The harness ends what it has to say without a line's end.
         let lines = said.lines().filter_map(|line| line.split_once(child::MARK).map(|(_, rest)| rest));
         for line in lines {
@@ -99,6 +109,8 @@ impl Life {
                 life.begun = true;
             } else if line == "stopped" {
                 life.stopped = true;
+            } else if let Some(thread) = line.strip_prefix("crowd ") {
+                life.crowd[thread.parse::<usize>().unwrap()] += 1;
             } else if let Some(answer) = line.strip_prefix("done ") {
                 life.answers.push(Answer::parse(answer).unwrap());
             } else if let Some((count, name)) = line.strip_prefix("count ").and_then(|rest| rest.split_once(' ')) {

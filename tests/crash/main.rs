@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
 mod child;
+mod crowd;
 mod kill;
 mod script;
 mod verify;
@@ -223,6 +224,28 @@ fn a_session_whose_creation_was_killed_is_there_whole_or_not_at_all() {
     println!("{kills} of {} creations and stops killed", all.len());
     panic_if_any(outcomes.into_iter().filter_map(Result::err).collect(), all.len());
     assert_eq!(kills, all.len());
+}
+
+#[test]
+fn what_any_of_several_threads_was_told_is_kept() {
+    watchdog();
+    let seed = seed();
+    let crowd = |dir: &Path, spot: Option<&Spot>| Plan { job: Job::Crowd, dir, seed, omit: false }.run(spot);
+    let counts = crowd(TempDir::new().unwrap().path(), None).counts;
+    // Those passed by many at once.
+    let counts: Counts = counts.into_iter().filter(|&(_, count)| count >= 8).collect();
+    print_counts("the crowd", &counts);
+    let spots = spots(&counts, seed);
+    let outcomes = each(&spots, |spot| {
+        let dir = TempDir::new().unwrap();
+        let life = crowd(dir.path(), Some(spot));
+        let verified = crowd::verify(dir.path(), &life.crowd).map_err(|what| format!("{spot:?}: {what}"));
+        (life.killed, verified)
+    });
+    let kills = outcomes.iter().filter(|(killed, _)| *killed).count();
+    println!("{kills} of {} crowds killed", spots.len());
+    panic_if_any(outcomes.into_iter().filter_map(|(_, verified)| verified.err()).collect(), spots.len());
+    assert!(kills * 2 > spots.len(), "only {kills} of {} were reached", spots.len());
 }
 
 /// The names that stand in the sources.
