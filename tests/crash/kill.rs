@@ -152,10 +152,10 @@ pub fn print_counts(title: &str, counts: &Counts) {
     }
 }
 
-/// Does `work` for each of the items, on as many threads as there are cores.
+/// Does `work` for each of the items, on twice as many threads as there are cores: half the time is waiting for the disk.
 pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get());
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get()) * 2;
     let one = || {
         let mut results = Vec::new();
         while let at = next.fetch_add(1, Ordering::Relaxed)
