@@ -113,6 +113,10 @@ impl Disk for HostDisk {
     }
 }
 
+/// Bytes above which a write goes by `pwrite`: it takes many pages at a time, where a mapping takes them one by one
+/// (`cargo bench --bench append`).
+const WINDOW_WRITE_MAX: usize = 32 << 10;
+
 /// An open file of this host, with the part of it that is mapped.
 #[derive(Debug)]
 struct HostFile {
@@ -135,7 +139,8 @@ impl DiskFile for HostFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let stored = self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
+        let small = bytes.len() <= WINDOW_WRITE_MAX;
+        let stored = small && self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
         if stored { Ok(()) } else { self.file.write_all_at(bytes, at) }
     }
 
