@@ -15,6 +15,9 @@ use parking_lot::Mutex;
 /// What pages are counted in. Only a unit for `madvise`: with greater pages it fails, and nothing is mapped.
 const PAGE: u64 = 4096;
 
+/// Bytes that are made writable ahead of what is stored, at the most.
+const AHEAD_MAX: u64 = 64 << 10;
+
 /// A mapped range of a file.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -59,12 +62,15 @@ impl Window {
         }
         let mut writable = self.writable.lock();
         if !(writable.contains(&at) && end <= writable.end) {
-            let from = if writable.contains(&at) { writable.end } else { at / PAGE * PAGE };
-            let until = end.next_multiple_of(PAGE).min(self.place.end);
+            let goes_on = writable.contains(&at) || at == writable.end && !writable.is_empty();
+            let from = if goes_on { writable.end } else { at / PAGE * PAGE };
+            // Many pages at a time are cheaper, but each is written by the next sync: so never more than were used.
+            let ahead = if goes_on { (from - writable.start).min(AHEAD_MAX) } else { 0 };
+            let until = (end + ahead).next_multiple_of(PAGE).min(self.place.end);
             if !self.populate(from..until) {
                 return false;
             }
-            *writable = if from == writable.end { writable.start..until } else { from..until };
+            *writable = if goes_on { writable.start..until } else { from..until };
         }
         // SAFETY: `at..end` lies within the mapping, which nobody else touches while the lock is held; `bytes` is no
         // part of it, since nothing hands out references into it.
