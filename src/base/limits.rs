@@ -102,6 +102,9 @@ pub const JOURNAL_MAX: u64 = 256 << 20;
 /// and the rows of [`RANGE_STEP`] bytes of file.
 pub const RECORD_MAX: usize = 2 << 20;
 
+/// Orphans that one operation deletes: bounds its record.
+pub const FORGET_STEP: usize = 10_000;
+
 /// Bytes of records that may wait for being appended: with one more record they still fit into one segment.
 pub const UNAPPENDED_MAX: u64 = 4 << 20;
 

@@ -36,7 +36,7 @@ use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
-use crate::base::limits::{ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
+use crate::base::limits::{FORGET_STEP, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
 use crate::base::{Errno, Ino, Map, Seq, failpoint};
 use crate::format::Transaction;
 use crate::format::journal::Records;
@@ -171,21 +171,25 @@ impl Fs {
 
     /// Deletes the orphans that the kernel has given back, if there is room to record it. Nobody waits for that: the
     /// committer looks again after each commit, and a stop reaps what is left.
-    fn delete_forgotten(&self, state: MutexGuard<'_, State>) {
-        let frozen = matches!(state.refusal, Some(Refusal::Stopping | Refusal::Failed(_)));
-        if state.forgotten.is_empty() || frozen || !self.has_room(&state) {
-            return;
-        }
+    fn delete_forgotten<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let contents = Contents::default();
-        let mut op = Op::new(Look { state, contents: &contents });
-        for ino in std::mem::take(&mut op.forgotten) {
-            if op.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0 && inode.row.is_orphan()) {
-                op.delete(ino);
+        loop {
+            let frozen = matches!(state.refusal, Some(Refusal::Stopping | Refusal::Failed(_)));
+            if state.forgotten.is_empty() || frozen || !self.has_room(&state) {
+                return;
             }
+            let mut op = Op::new(Look { state, contents: &contents });
+            let kept = op.forgotten.len().saturating_sub(FORGET_STEP);
+            for ino in op.forgotten.split_off(kept) {
+                if op.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0 && inode.row.is_orphan()) {
+                    op.delete(ino);
+                }
+            }
+            // Who waits for space may go on as soon as it is there; a failed append has latched.
+            let _ = self.end(op);
+            self.progress.notify_all();
+            state = self.state.lock();
         }
-        // Who waits for space may go on as soon as it is there; a failed append has latched.
-        let _ = self.end(op);
-        self.progress.notify_all();
     }
 
     /// Runs an operation that reads. The closure may be run several times.
