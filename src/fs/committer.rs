@@ -73,6 +73,8 @@ impl Committer {
                 state.commit_wanted = false;
             } else if state.stopping || state.commit_wanted || due.is_some_and(|due| due <= Instant::now()) {
                 state.seal();
+                // Who still waits asks again.
+                state.commit_wanted = false;
                 return Work::Commit;
             }
             match due {
@@ -151,9 +153,7 @@ impl Committer {
         }
         drop(state);
         self.maintenance_waits = true;
-        if let Err(failure) = self.fs.journal.recycle(sealed.last_seq) {
-            self.fs.fail(&failure);
-        }
+        self.fs.journal.recycle(sealed.last_seq);
         // Locked once more, so that nobody who has just looked misses it.
         self.fs.delete_forgotten(self.fs.state.lock());
         self.fs.progress.notify_all();

@@ -59,7 +59,7 @@ pub struct Fs {
     loading: Mutex<()>,
     /// The committer waits here for work.
     work: Condvar,
-    /// Everybody else waits here: for a commit, for memory, for orphans to go.
+    /// Everybody else waits here: for a commit, for room in the journal, for orphans to go.
     progress: Condvar,
     throttled: AtomicU64,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -139,8 +139,12 @@ impl Fs {
 
     /// How it is doing, for `status`.
     pub fn health(&self) -> Health {
-        let (usage, journal) = (self.usage(), self.journal.usage());
+        let (usage, mut journal) = (self.usage(), self.journal.usage());
         let state = self.state.lock();
+        if state.committed >= state.last_seq() {
+            // The seal of the last transaction is written with the next operation.
+            journal.waiting = 0;
+        }
         Health {
             usage,
             journal,
@@ -275,15 +279,16 @@ impl Fs {
                 return Err(refusal.errno());
             }
             if self.has_room(&state) {
+                state.starved = false;
                 return Ok(state);
             }
-            let last = state.last_seq();
+            let (last, recorded) = (state.last_seq(), state.recorded_bytes);
             let more = MutexGuard::unlocked(&mut state, || {
                 self.append(last)?;
-                self.journal.grow()
+                if self.journal.has_room(recorded) { Ok(true) } else { self.journal.grow() }
             });
             match more {
-                Ok(true) => state.starved = false,
+                Ok(true) => {}
                 Ok(false) => {
                     if !std::mem::replace(&mut waited, true) {
                         self.throttled.fetch_add(1, Ordering::Relaxed);
@@ -310,6 +315,11 @@ impl Fs {
     fn drain_orphans(&self, op: Op<'_>, until: &mut Option<Instant>) -> bool {
         if op.orphans == 0 {
             return false;
+        }
+        if !op.forgotten.is_empty() {
+            // There was no room to record it when they were given back; now there is.
+            self.delete_forgotten(op.into_state());
+            return true;
         }
         let before = op.deleted;
         let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(ORPHAN_DRAIN_MS));

@@ -243,9 +243,9 @@ impl<'a> Op<'a> {
 
     /// Records an inode's row as it now is in memory.
     pub fn record_inode(&mut self, ino: Ino) {
-        self.changed = true;
         let State { inodes, records, running, journaled, .. } = &mut *self.look.state;
         if let Some(inode) = inodes.get(&ino) {
+            self.changed = true;
             note(*journaled, records, running, Change::Inode(&inode.row));
         }
     }

@@ -75,6 +75,11 @@ impl Writer {
         self.state.txid
     }
 
+    /// The mount that this writer belongs to.
+    pub fn epoch(&self) -> u64 {
+        self.state.epoch
+    }
+
     /// The ids to be given next, as last committed.
     pub fn next_ids(&self) -> NextIds {
         self.state.next

@@ -124,27 +124,15 @@ struct HostFile {
     window: RwLock<Option<Window>>,
 }
 
-impl DiskFile for HostFile {
-    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match self.file.read_at(&mut bytes[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+impl HostFile {
+    fn forget_writable(&self) {
+        if let Some(window) = &*self.window.read() {
+            window.forget_writable();
         }
-        Ok(done)
     }
 
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let small = bytes.len() <= WINDOW_WRITE_MAX;
-        let stored = small && self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
-        if stored { Ok(()) } else { self.file.write_all_at(bytes, at) }
-    }
-
-    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
+    /// Takes space, and keeps what it got when there is not enough.
+    fn take(&self, at: u64, len: u64) -> io::Result<()> {
         let (from, len) = (at.cast_signed(), len.cast_signed());
         loop {
             // SAFETY: the descriptor is open; the call takes only numbers.
@@ -169,17 +157,47 @@ impl DiskFile for HostFile {
         }
         Ok(())
     }
+}
+
+impl DiskFile for HostFile {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.file.read_at(&mut bytes[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let small = bytes.len() <= WINDOW_WRITE_MAX;
+        let stored = small && self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
+        if stored { Ok(()) } else { self.file.write_all_at(bytes, at) }
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
+        let before = self.size()?;
+        self.take(at, len).inspect_err(|_| {
+            // What was got before the disk was full is given back: a commit may need it. A failure here changes nothing.
+            if before <= at {
+                let _ = self.file.set_len(before);
+            }
+        })
+    }
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Before: what is written from here on asks for its pages again.
-        if let Some(window) = &*self.window.read() {
-            window.forget_writable();
-        }
-        self.file.sync_data()
+        let synced = self.file.sync_data();
+        // What was written out is protected again.
+        self.forget_writable();
+        synced
     }
 
     fn will_write(&self, range: Range<u64>) {
@@ -190,6 +208,7 @@ impl DiskFile for HostFile {
     }
 
     fn start_writeback(&self, at: u64, len: u64) {
+        self.forget_writable();
         // SAFETY: the descriptor is open; the call takes only numbers. It is a hint, so its failure means nothing.
         unsafe {
             libc::sync_file_range(

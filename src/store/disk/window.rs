@@ -3,7 +3,8 @@
 //! A store into a shared mapping is the page cache's as much as a `pwrite` is, so it survives the death of this process
 //! just as well, and `fdatasync` makes it durable. What a mapping lacks is a way to report an error: a page that cannot be
 //! made writable is a SIGBUS. So pages are made writable by `MADV_POPULATE_WRITE` first, which fails like any call; then
-//! the caller falls back on `pwrite`, which says why.
+//! the caller falls back on `pwrite`, which says why. What is left: the kernel writes a page back by itself, and the file
+//! system fails before the next store to that page. That SIGBUS ends the server as a kill would, and loses as little.
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,7 +24,7 @@ const AHEAD_MAX: u64 = 64 << 10;
 pub(super) struct Window {
     start: NonNull<u8>,
     place: Range<u64>,
-    /// The bytes of the file whose pages are known to be writable: populated since the last sync, which takes that away.
+    /// The bytes of the file whose pages were made writable since we last had them written out, which takes that away.
     writable: Mutex<Range<u64>>,
 }
 
@@ -78,7 +79,7 @@ impl Window {
         true
     }
 
-    /// The next sync takes the pages' writability away: the kernel then asks the file system anew.
+    /// The pages are written out: the kernel asks the file system anew before it lets a store through.
     pub fn forget_writable(&self) {
         *self.writable.lock() = self.place.start..self.place.start;
     }

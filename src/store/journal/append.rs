@@ -102,17 +102,12 @@ impl Appender {
         self.marks.iter().find(|mark| mark.position.next == first).map(|mark| mark.position)
     }
 
-    /// Forgets where committed transactions began; returns whether that makes a segment free.
-    pub fn forget_marks(&mut self, committed: Seq) -> bool {
+    /// Makes the segments free that hold only committed operations; returns how many. Not the first: its header
+    /// is what recovery can always begin with, and it is too small for some records.
+    pub fn free(&mut self, committed: Seq) -> usize {
         while self.marks.len() > 1 && self.marks[1].position.next.0 <= committed.0 + 1 {
             self.marks.pop_front();
         }
-        self.uses.iter().skip(1).any(|used| is_done(used, committed))
-    }
-
-    /// Makes the segments free that hold only committed operations; returns how many. Not the first, which is too small
-    /// for some records: where there is a free segment there is room for any.
-    pub fn free(&mut self, committed: Seq) -> usize {
         let done = self.uses.iter_mut().skip(1).filter(|used| is_done(used, committed));
         done.map(|used| *used = Use::Free { written: true }).count()
     }
@@ -127,6 +122,10 @@ impl Appender {
         let mut end = 0;
         while let Some(header) = RecordHeader::read(&bytes[end..]) {
             let len = header.record_len();
+            if len > RECORD_MAX {
+                // No reader would believe it, so it must not be acknowledged.
+                return Err(StoreError::Io(format!("{}: a record of {len} bytes", journal.path.display())));
+            }
             if self.position.at + len as u64 > place(self.position.segment).end {
                 self.put(journal, &bytes[from..end], to)?;
                 self.next_segment(journal)?;

@@ -267,18 +267,13 @@ impl Journal {
 
     /// Gives back the segments whose operations are all committed.
     ///
-    /// The sync before sees to it that there always is, on the disk, a segment that begins at or before the first
-    /// operation that is not committed: it is what recovery begins with.
-    pub fn recycle(&self, committed: Seq) -> Result<(), StoreError> {
-        if !self.appender.lock().forget_marks(committed) {
-            return Ok(());
-        }
+    /// Nothing has to be synced for that. Recovery begins in the last segment on the disk that begins at or before the
+    /// first operation that is not committed. The first segment, synced when it was made and never used again, always
+    /// does; and what was synced since has its own segment's header synced with it.
+    pub fn recycle(&self, committed: Seq) {
         failpoint::passed("the transaction is committed and its segments are not free");
-        self.sync()?;
-        failpoint::passed("the segments of a transaction are about to be free");
         let freed = self.appender.lock().free(committed);
         self.ready.fetch_add(freed, Ordering::Release);
-        Ok(())
     }
 
     /// Takes the journal away. The session database has everything that was in it.

@@ -97,7 +97,7 @@ impl Store {
         journal: &Path,
     ) -> Result<(Superblock, Option<PathBuf>), StoreError> {
         let (_store, writer) = Store::open_on(disk, database)?;
-        let aside = open::beside(journal, &format!(".discarded-{}", writer.txid()));
+        let aside = open::beside(journal, &format!(".discarded-{}-{}", writer.txid(), writer.epoch()));
         let renamed = match disk.rename(journal, &aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             renamed => renamed.and_then(|()| disk.sync_directory(open::directory_of(journal))).map(|()| Some(aside)),
