@@ -10,6 +10,7 @@ use log::{error, info, warn};
 use parking_lot::MutexGuard;
 
 use super::Fs;
+use super::sealed::Reloaded;
 use super::state::{Refusal, State};
 use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS};
 use crate::base::{Errno, failpoint};
@@ -97,7 +98,7 @@ impl Committer {
         let fs = Arc::clone(&self.fs);
         let txn = match txn {
             Some(txn) => Ok(Some(txn)),
-            None => fs.reload(operations),
+            None => fs.reload(operations, &Reloaded::default()),
         };
         // Nothing is committed that the journal does not hold.
         let ready = txn.and_then(|txn| fs.append(operations.1).map(|()| txn));

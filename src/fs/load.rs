@@ -12,6 +12,7 @@ use super::Fs;
 use super::blockmap::BlockMap;
 use super::inode::{Body, File, Inode};
 use super::names::entry_cost;
+use super::sealed::Reloaded;
 use super::state::{Contents, Need, State};
 use crate::base::limits::attached_pieces;
 use crate::base::{DataId, Errno, Ino, Map};
@@ -27,6 +28,7 @@ const MISSES_ALLOWED: u32 = 4;
 pub(super) struct Loaded {
     contents: Contents,
     misses: Map<DataId, u32>,
+    reloaded: Reloaded,
 }
 
 impl Loaded {
@@ -122,7 +124,7 @@ impl Fs {
 
     fn load_contents(&self, ids: &[DataId], loaded: &mut Loaded) -> Result<(), StoreError> {
         for &id in ids {
-            if let Some(content) = self.content(id)? {
+            if let Some(content) = self.content(id, &loaded.reloaded)? {
                 loaded.contents.insert(id, content);
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Transactions between their end and their commit. They wait in a queue, and when they are too many for memory, in the
 //! journal alone: it holds everything they were made of.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::Fs;
 use super::data::Bytes;
 use super::state::State;
 use crate::base::limits::DIRTY_MAX;
-use crate::base::{DataId, Seq, failpoint};
+use crate::base::{DataId, Map, Seq, failpoint};
 use crate::format::SealedTransaction;
 use crate::store::{NextIds, StoreError};
 
@@ -102,15 +103,18 @@ impl State {
     }
 }
 
+/// The transactions that were read back for one call, so that none is for every block of it.
+pub(super) type Reloaded = RefCell<Map<(Seq, Seq), SealedTransaction>>;
+
 impl Fs {
     /// Content, wherever it is; `None` when it is nowhere.
-    pub(super) fn content(&self, id: DataId) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn content(&self, id: DataId, reloaded: &Reloaded) -> Result<Option<Bytes>, StoreError> {
         loop {
             let found = self.state.lock().uncommitted(id);
             match found {
                 Uncommitted::Here(buffer) => return Ok(Some(Bytes::Buffer(buffer))),
                 Uncommitted::InJournal(operations) => {
-                    if let Some(txn) = self.reload(operations)? {
+                    if let Some(txn) = self.reload(operations, reloaded)? {
                         return Ok(txn.data.get(&id).cloned().map(Bytes::Buffer));
                     }
                 }
@@ -120,8 +124,15 @@ impl Fs {
     }
 
     /// Brings a sealed transaction back from the journal. `None`: it is committed, so nobody needs it any more.
-    pub(super) fn reload(&self, operations: (Seq, Seq)) -> Result<Option<SealedTransaction>, StoreError> {
-        let base = |id| match self.content(id)? {
+    pub(super) fn reload(
+        &self,
+        operations: (Seq, Seq),
+        reloaded: &Reloaded,
+    ) -> Result<Option<SealedTransaction>, StoreError> {
+        if let Some(txn) = reloaded.borrow().get(&operations) {
+            return Ok(Some(txn.clone()));
+        }
+        let base = |id| match self.content(id, reloaded)? {
             Some(content) => Ok(content.to_vec()),
             None => Err(StoreError::Damaged(format!("content {id}, which the journal builds on, is not there"))),
         };
@@ -135,6 +146,7 @@ impl Fs {
             return Ok(Some(txn.clone()));
         }
         let txn = Arc::new(read?);
+        reloaded.borrow_mut().insert(operations, txn.clone());
         sealed.txn = Some(txn.clone());
         state.spill(self.journal.appended());
         Ok(Some(txn))

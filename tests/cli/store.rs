@@ -143,6 +143,8 @@ fn killed(bench: &Bench) {
     let pid = bench.pid("demo");
     super::support::kill(pid, libc::SIGKILL);
     eventually("the server is dead", || !super::support::alive(pid));
+    // The kernel ends the connection a moment after the last descriptor went.
+    eventually("the mount is dead", || std::fs::read_dir(&at).is_err());
 }
 
 #[test]

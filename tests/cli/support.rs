@@ -154,5 +154,8 @@ pub fn kill(pid: i32, signal: i32) {
 /// Whether a process is there and is no zombie.
 pub fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+    let zombie = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()) == Some("Z");
+    // The first thread may be gone while others still have the files: then the lock and the mount are, too.
+    let others = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count().saturating_sub(1));
+    !stat.is_empty() && (!zombie || others > 0)
 }

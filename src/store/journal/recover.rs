@@ -73,6 +73,7 @@ impl Store {
             (None, Some(Last { file, identity, start })) => {
                 let scan = Scan::new(&*file, identity, omit, start);
                 let end = Replay::new(&store, &mut writer, &mut recovery).run(scan)?;
+                warn_of_rest(&*file, journal, end)?;
                 failpoint::passed("everything is replayed and the old journal is still there");
                 fresh(end)?
             }
@@ -206,6 +207,18 @@ impl Recovery {
         self.operations += u64::from(kind == RecordKind::Operation);
         self.bytes += (crate::format::journal::HEADER + payload) as u64;
     }
+}
+
+/// Says so when segments behind the end could not be reached. After a power cut that is as it should be: what was not
+/// synced may be there without what came before it. After anything else it is damage.
+fn warn_of_rest(file: &dyn DiskFile, path: &Path, end: Seq) -> Result<(), StoreError> {
+    if let Some(first) = headers(file)?.iter().map(|(_, header)| header.first).filter(|&first| first > end).max() {
+        log::warn!(
+            "{}: ends before operation {end}, but has had operation {first}: unless the power was cut, it is damaged",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// Commits what a journal holds.
