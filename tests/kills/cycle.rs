@@ -30,13 +30,16 @@ pub struct Cycles {
     /// The server that has the session mounted.
     pub server: i32,
     pub report: Report,
+    /// Every kill is one of the server while all workers work, and nothing but the next mount recovers it.
+    pub work_only: bool,
 }
 
 impl Cycles {
     /// A session with an empty directory for each worker.
     pub fn new(seed: u64) -> Cycles {
         let (bench, rng) = (Bench::new(seed), Rng::new(seed));
-        let mut cycles = Cycles { bench, rng, seed, nth: 0, trees: Vec::new(), server: 0, report: Report::default() };
+        let (trees, report) = (Vec::new(), Report::default());
+        let mut cycles = Cycles { bench, rng, seed, nth: 0, trees, server: 0, report, work_only: false };
         let root = cycles.bench.mountpoint();
         cycles.bench.ok(&["mount", "--size", "4G", cycles.bench.session, root.to_str().unwrap()]);
         for dir in (0..WORKERS).map(home).chain([SHARED.to_owned()]) {
@@ -61,6 +64,7 @@ impl Cycles {
     pub fn one(&mut self) {
         self.nth += 1;
         let end = match self.rng.below(100) {
+            _ if self.work_only => End::Killed,
             0..=71 => End::Killed,
             72..=83 => End::KilledWhileStopping,
             84..=92 => End::KilledUnderRun,
@@ -75,10 +79,9 @@ impl Cycles {
         // Nothing else has recovered it, or stopped it in order: what the next mount replays is what the kill left.
         let mut untouched = !matches!(end, End::RunKilled);
         if self.nth.is_multiple_of(CHECK) {
-            untouched = false;
             self.report.found(self.bench.findings(self.bench.session), &after);
         }
-        if self.rng.percent(12) {
+        if !self.work_only && self.rng.percent(12) {
             untouched = false;
             after += ", another session killed";
             side::create_and_remove(&self.bench, &mut self.rng, &mut self.report, self.nth);
@@ -138,7 +141,7 @@ impl Cycles {
     fn resume(&mut self, after: &mut String, untouched: bool) {
         let root = self.root();
         let mut interrupted = 0;
-        while interrupted < 3 && self.rng.percent(20) {
+        while !self.work_only && interrupted < 3 && self.rng.percent(20) {
             interrupted += 1;
             let micros = self.rng.below(50_000);
             let args = ["--json", "mount", "--existing", self.bench.session, root.to_str().unwrap()];

@@ -2,6 +2,7 @@
 //! acknowledged, kills at random moments, and a comparison with what comes back.
 //!
 //! `SESSIONFS_KILLS` is the number of kills (20), `SESSIONFS_KILLS_SEED` the seed, `SESSIONFS` another binary to test.
+//! With `SESSIONFS_KILLS_WORK_ONLY` every kill is one under work, and none of a mount, a stop, `run`, `rm` or a creation.
 
 #![allow(clippy::unwrap_used)] // What fails here is meant to panic.
 
@@ -53,6 +54,7 @@ fn what_was_acknowledged_survives_every_kill() {
     let seed = number("SESSIONFS_KILLS_SEED").unwrap_or_else(rng::from_the_clock);
     println!("seed {seed}, {kills} kills");
     let mut cycles = Cycles::new(seed);
+    cycles.work_only = std::env::var_os("SESSIONFS_KILLS_WORK_ONLY").is_some();
     let began = std::time::Instant::now();
     let mut said = 0;
     while cycles.report.kills < kills {
