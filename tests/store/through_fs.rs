@@ -254,14 +254,20 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64)
 }
 
-#[test]
-fn random_flips_give_errors_or_right_answers() {
+/// The forest in a database of its own, and what is seen of it.
+fn planted() -> (tempfile::TempDir, PathBuf, BTreeMap<PathBuf, Seen>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("session.db");
     forest(&path);
     let fs = start(&path).unwrap();
     let before = walk(&fs);
     fs.stop().unwrap();
+    (dir, path, before)
+}
+
+#[test]
+fn random_flips_give_errors_or_right_answers() {
+    let (dir, path, before) = planted();
     assert!(before.len() > 270);
     let whole = std::fs::read(&path).unwrap();
     let hurt = dir.path().join("hurt.db");
@@ -310,12 +316,7 @@ fn inner_page(path: &Path, whole: &[u8], table: &str) -> Vec<usize> {
 
 #[test]
 fn a_page_that_is_led_to_twice_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("session.db");
-    forest(&path);
-    let fs = start(&path).unwrap();
-    let before = walk(&fs);
-    fs.stop().unwrap();
+    let (dir, path, before) = planted();
     let whole = std::fs::read(&path).unwrap();
     let hurt = dir.path().join("hurt.db");
     for table in ["block", "dentry", "inode", "data", "sqlite_autoindex_xattr_1", "xattr"] {
