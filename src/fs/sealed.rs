@@ -132,10 +132,7 @@ impl Fs {
         if let Some(txn) = reloaded.borrow().get(&operations) {
             return Ok(Some(txn.clone()));
         }
-        let base = |id| match self.content(id, reloaded)? {
-            Some(content) => Ok(content.to_vec()),
-            None => Err(StoreError::Damaged(format!("content {id}, which the journal builds on, is not there"))),
-        };
+        let base = |id| Ok(self.content(id, reloaded)?.map(|content| content.to_vec()));
         let read = self.journal.transaction(operations, base);
         let mut state = self.state.lock();
         let Some(sealed) = state.sealed.iter_mut().find(|sealed| sealed.operations == operations) else {

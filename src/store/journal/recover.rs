@@ -62,15 +62,17 @@ impl Store {
         let last = last_journal(disk, journal, &before, omit)?;
         let identity = Identity { uuid: before.uuid, epoch: before.epoch + 1 };
         let fresh = |next: Seq| Journal::create(disk, journal, identity, next, omit);
-        // A database that is marked as open has a journal, from the first moment on.
-        let early = if last.is_none() { Some(fresh(before.next.seq)?) } else { None };
+        // Either the last journal or, at once, a new one: a database that is marked as open has a journal.
+        let last = match last {
+            Some(last) => Ok(last),
+            None => Err(fresh(before.next.seq)?),
+        };
         failpoint::passed("journal and database belong together and nothing is changed");
         let (store, mut writer) = Store::open_on(disk, database)?;
         let mut recovery = Recovery::default();
-        let journal = match (early, last) {
-            (Some(journal), _) => journal,
-            (None, None) => fresh(before.next.seq)?,
-            (None, Some(Last { file, identity, start })) => {
+        let journal = match last {
+            Err(journal) => journal,
+            Ok(Last { file, identity, start }) => {
                 let scan = Scan::new(&*file, identity, omit, start);
                 let end = Replay::new(&store, &mut writer, &mut recovery).run(scan)?;
                 warn_of_rest(&*file, journal, end)?;
@@ -133,7 +135,7 @@ impl Journal {
     pub fn transaction(
         &self,
         (first, last): (Seq, Seq),
-        base: impl Fn(DataId) -> Result<Vec<u8>, StoreError>,
+        base: impl Fn(DataId) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Transaction, StoreError> {
         let gone = || StoreError::Journal(format!("{}: operations {first} to {last} are gone", self.path.display()));
         let start = self.appender.lock().mark(first).ok_or_else(gone)?;
@@ -249,7 +251,7 @@ impl<'a> Replay<'a> {
                     &mut self.txn,
                     record.seq,
                     record.payload,
-                    |id| stored(store, id),
+                    |id| Ok(store.data(id)?.map(|content| content.to_vec())),
                     |change| raise(next, change),
                 )?;
                 if self.txn.data_bytes > CONTENT_MAX {
@@ -277,21 +279,13 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Content that a replayed operation builds on.
-fn stored(store: &Store, id: DataId) -> Result<Vec<u8>, StoreError> {
-    match store.data(id)? {
-        Some(content) => Ok(content.to_vec()),
-        None => Err(StoreError::Damaged(format!("content {id}, which the journal builds on, is not there"))),
-    }
-}
-
 /// Merges a recorded operation into a transaction, as it was when it happened. `base` finds content that is not in the
 /// transaction; `seen` gets every change.
 pub(super) fn apply_operation(
     txn: &mut Transaction,
     seq: Seq,
     payload: &[u8],
-    base: impl Fn(DataId) -> Result<Vec<u8>, StoreError>,
+    base: impl Fn(DataId) -> Result<Option<Vec<u8>>, StoreError>,
     mut seen: impl FnMut(&Change<'_>),
 ) -> Result<(), StoreError> {
     changes(payload, |change| {
@@ -303,7 +297,9 @@ pub(super) fn apply_operation(
         let bytes = match txn.data.get(&old) {
             _ if old == DataId::ZEROS => Vec::new(),
             Some(buffer) => buffer.to_vec(),
-            None => base(old)?,
+            None => base(old)?.ok_or_else(|| {
+                StoreError::Damaged(format!("content {old}, which the journal builds on, is not there"))
+            })?,
         };
         txn.apply(Change::NewData { id, base: old, keep, bytes: &bytes });
         Ok::<_, StoreError>(())
