@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use sessionfs::fs::Fs;
-use sessionfs::fuse::{MountOptions, Mounted};
+use sessionfs::fuse::{MountOptions, Mounted, Transport};
 use sessionfs::store::{CreateOptions, HostDisk, Omit, Store};
 
 fn serve(dir: &Path, mountpoint: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -17,8 +17,9 @@ fn serve(dir: &Path, mountpoint: &Path) -> Result<(), Box<dyn std::error::Error>
     Store::create(&database, &options)?;
     let omit = Omit { append: true, ..Omit::default() };
     let fs = Fs::start(Store::recover(&HostDisk::shared(), &database, &dir.join("session.journal"), omit)?)?;
-    let mounted =
-        Mounted::start(Arc::clone(&fs), mountpoint, &MountOptions { allow_other: true, fsname: "floor".into() })?;
+    let transport = std::env::var("SESSIONFS_TRANSPORT").map_or(Ok(Transport::Auto), |name| name.parse())?;
+    let options = MountOptions { allow_other: true, fsname: "floor".into(), transport };
+    let mounted = Mounted::start(Arc::clone(&fs), mountpoint, &options)?;
     println!("mounted");
     std::io::stdin().read_to_end(&mut Vec::new())?;
     drop(mounted);

@@ -51,6 +51,8 @@ pub enum Errno {
     TooBig = libc::E2BIG,
     #[error("function not implemented")]
     NoSys = libc::ENOSYS,
+    #[error("inappropriate ioctl for device")]
+    NotTty = libc::ENOTTY,
 }
 
 impl Errno {

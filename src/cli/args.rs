@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
+use crate::fuse::Transport;
 
 const EXAMPLES: &str = "Examples:
   sessionfs run ticket-8421 -- npm test        a command in the session's workspace, which comes back next time
@@ -63,6 +64,13 @@ pub struct Opening {
     /// Lets other users in; without it the workspace is its owner's alone, not even root's
     #[arg(long)]
     pub allow_other: bool,
+    /// How the kernel hands over requests: by io_uring where it can, or only by it, or only by /dev/fuse
+    #[arg(long, env = "SESSIONFS_TRANSPORT", value_name = "HOW", default_value = "auto", value_parser = transport())]
+    pub transport: Transport,
+}
+
+fn transport() -> impl TypedValueParser<Value = Transport> {
+    PossibleValuesParser::new(["auto", "uring", "device"]).try_map(|name| name.parse::<Transport>())
 }
 
 #[derive(Debug, Args)]

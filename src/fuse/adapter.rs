@@ -1,6 +1,7 @@
 //! One method for each kind of request: convert, call [`Fs`], reply.
 //!
-//! What the transport cannot carry is not here: fuser 0.18 knows no TMPFILE, STATX or SYNCFS and answers them ENOSYS.
+//! What the transport cannot carry is not here: fuser 0.18 knows no TMPFILE, and answers it ENOSYS.
+//! [`super::uring`] does the same work where the kernel offers a ring.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -8,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
@@ -17,7 +19,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{self, FOR_EVER, GENERATION, caller, errno, file_attr};
+use super::convert::{self, COPY_MAX, FOR_EVER, GENERATION, caller, errno, file_attr};
 use super::kernel;
 use super::prime::{PRIME_INO, Prime};
 use super::reply::{attributes, empty, entry, sized, written};
@@ -25,9 +27,6 @@ use super::waiters::Waiters;
 use crate::base::limits::{MAX_WRITE, NAME_MAX, PIECE_SIZE};
 use crate::base::{Cookie, Errno, FileKind, Ino};
 use crate::fs::{Fs, SetAttr};
-
-/// The most bytes one COPY_FILE_RANGE can answer for: its reply is 32 bits wide.
-const COPY_MAX: u64 = (u32::MAX as u64) & !(PIECE_SIZE as u64 - 1);
 
 thread_local! {
     /// What a READ is answered from: one buffer for each thread, since fresh pages cost more than the copy.
@@ -39,6 +38,8 @@ pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
     pub(super) waiters: Waiters,
     pub(super) prime: Arc<Prime>,
+    /// Whether requests are to come by io_uring; after the handshake, whether they do.
+    pub(super) ring: Arc<AtomicBool>,
 }
 
 impl Adapter {
@@ -63,13 +64,14 @@ fn ino(number: INodeNo) -> Ino {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        kernel::negotiate(config);
+        let agreed = kernel::negotiate(config, self.ring.load(Ordering::Acquire));
+        self.ring.store(agreed, Ordering::Release);
         Ok(())
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Some(attr) = self.prime.answers(parent, name) {
-            return reply.entry(&Prime::TTL, &attr, GENERATION);
+        if let Some(attr) = self.prime.answers(ino(parent), name.as_bytes()) {
+            return reply.entry(&Prime::TTL, &file_attr(&attr), GENERATION);
         }
         match self.fs.lookup(ino(parent), name.as_bytes()) {
             // Inode number 0 is ENOENT that the kernel may remember; the error itself it would forget at once.
@@ -81,7 +83,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, number: INodeNo, nlookup: u64) {
-        if number != PRIME_INO {
+        if ino(number) != PRIME_INO {
             self.fs.forget(ino(number), nlookup);
         }
     }
@@ -166,7 +168,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match convert::rename_mode(flags) {
+        let mode = match convert::rename_mode(flags.bits()) {
             Ok(mode) => mode,
             Err(error) => return reply.error(errno(error)),
         };
@@ -209,9 +211,7 @@ impl Filesystem for Adapter {
                 let keep = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, FileHandle(0), keep);
             }
-            // The kernel believed there was no such name, and someone beside it made one. ESTALE has it look again.
-            Err(Errno::Exist) if flags & libc::O_EXCL == 0 => reply.error(errno(Errno::Stale)),
-            Err(error) => reply.error(errno(error)),
+            Err(error) => reply.error(errno(convert::create_error(error, flags))),
         });
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, Generation, INodeNo, RenameFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, Generation, INodeNo, Request, TimeOrNow};
 
+use crate::base::limits::PIECE_SIZE;
 use crate::base::{Errno, FileKind, Ino, Timestamp};
 use crate::fs::{Attr, Caller, RenameMode, Seek, SetTime, WriteFlags, XattrMode};
 
@@ -15,9 +16,13 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 pub(super) const GENERATION: Generation = Generation(0);
 
 /// Preferred size of I/O (`st_blksize`): stdio and its like buffer this much, and each of their writes is a round trip.
-const PREFERRED_IO: u32 = 64 << 10;
+pub(super) const PREFERRED_IO: u32 = 64 << 10;
 
-const SECTORS_PER_PIECE: u64 = 8;
+/// `st_blocks` counts these.
+pub(super) const SECTORS_PER_PIECE: u64 = 8;
+
+/// The most bytes one COPY_FILE_RANGE can answer for: its reply is 32 bits wide.
+pub(super) const COPY_MAX: u64 = (u32::MAX as u64) & !(PIECE_SIZE as u64 - 1);
 
 pub(super) fn errno(error: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(error.code())
@@ -110,12 +115,21 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
-pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+pub(super) fn rename_mode(flags: u32) -> Result<RenameMode, Errno> {
     match flags {
-        f if f.is_empty() => Ok(RenameMode::Replace),
-        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
-        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        0 => Ok(RenameMode::Replace),
+        libc::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        libc::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
         _ => Err(Errno::Inval),
+    }
+}
+
+/// What a failed CREATE is told. The kernel believed there was no such name, and someone beside it made one: then ESTALE
+/// has it look again.
+pub(super) fn create_error(error: Errno, flags: i32) -> Errno {
+    match error {
+        Errno::Exist if flags & libc::O_EXCL == 0 => Errno::Stale,
+        error => error,
     }
 }
 
@@ -194,8 +208,8 @@ mod tests {
 
     #[test]
     fn flags_nobody_defined_are_refused() {
-        assert_eq!(rename_mode(RenameFlags::RENAME_WHITEOUT), Err(Errno::Inval));
-        let both = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
+        assert_eq!(rename_mode(libc::RENAME_WHITEOUT), Err(Errno::Inval));
+        let both = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE;
         assert_eq!(rename_mode(both), Err(Errno::Inval));
         assert_eq!(xattr_mode(libc::XATTR_CREATE | libc::XATTR_REPLACE), Err(Errno::Inval));
         assert_eq!(seek(libc::SEEK_END), Err(Errno::Inval));

@@ -32,12 +32,14 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
-pub(super) fn negotiate(config: &mut KernelConfig) {
+/// Returns whether requests come by io_uring, which is asked for where `ring` is set.
+pub(super) fn negotiate(config: &mut KernelConfig, ring: bool) -> bool {
     for flag in WANTED {
         if config.add_capabilities(flag).is_err() {
             debug!("the kernel has no {flag:?}");
         }
     }
+    let ring = ring && config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
     let write = config.set_max_write(MAX_WRITE);
     let ahead = match config.set_max_readahead(READ_AHEAD_KB << 10) {
         Err(most) => config.set_max_readahead(most).map(|_| most),
@@ -48,6 +50,7 @@ pub(super) fn negotiate(config: &mut KernelConfig) {
         config.kernel_abi(),
         config.capabilities(),
     );
+    ring
 }
 
 /// Raises the readahead of the mount with this device number. Only root may, and everything works without.

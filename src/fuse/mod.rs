@@ -7,10 +7,12 @@ mod kernel;
 mod mount;
 mod prime;
 mod reply;
+mod uring;
 mod waiters;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -18,18 +20,20 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use fuser::{Config, Notifier, Session, SessionACL};
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 
 use self::adapter::Adapter;
 pub use self::invalidate::Invalidator;
 pub use self::mount::MountError;
 use self::prime::Prime;
+use self::uring::Rings;
 use self::waiters::Waiters;
 use crate::fs::Fs;
 
-/// Threads that read requests: a second one goes on while the first fetches something from the store, whatever the number
-/// of processors. Each costs a single caller about 1.3 µs a request, since they take turns. (`docs/decisions.md`)
+/// Threads that read requests from `/dev/fuse`: a second one goes on while the first fetches something from the store,
+/// whatever the number of processors. Each costs a single caller about 1.3 µs a request, since they take turns.
+/// (`docs/decisions.md`)
 const EVENT_LOOPS: usize = 2;
 
 /// How long a mount waits for its own first requests before it is handed over as it is.
@@ -42,6 +46,48 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// The source shown in `/proc/mounts`.
     pub fsname: String,
+    /// How the kernel hands over its requests.
+    pub transport: Transport,
+}
+
+/// How the kernel hands over its requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// By io_uring where this machine can, else by `/dev/fuse`.
+    #[default]
+    Auto,
+    /// By io_uring (Linux 6.14), or the mount fails.
+    Uring,
+    /// By `/dev/fuse`, as every kernel can.
+    Device,
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Transport, String> {
+        match name {
+            "auto" => Ok(Transport::Auto),
+            "uring" => Ok(Transport::Uring),
+            "device" => Ok(Transport::Device),
+            _ => Err(format!("no transport is called {name}: auto, uring or device")),
+        }
+    }
+}
+
+impl Transport {
+    /// The rings, where they are wanted and can be had.
+    fn rings(self) -> Result<Option<Rings>, MountError> {
+        match (self, (self != Transport::Device).then(Rings::prepare)) {
+            (_, None) => Ok(None),
+            (_, Some(Ok(rings))) => Ok(Some(rings)),
+            (Transport::Uring, Some(Err(error))) => Err(MountError::Uring(error)),
+            (_, Some(Err(error))) => {
+                info!("requests come by /dev/fuse, which is slower than io_uring: {error}");
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// A mount being served by threads of this process. Dropped, it is taken away, in use or not.
@@ -54,6 +100,7 @@ pub struct Mounted {
     notifier: Arc<Mutex<Option<Arc<Notifier>>>>,
     ended: Arc<AtomicBool>,
     threads: Mutex<Option<JoinHandle<()>>>,
+    uses_ring: bool,
 }
 
 impl Mounted {
@@ -64,19 +111,28 @@ impl Mounted {
     pub fn start(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> io::Result<Mounted> {
         let mountpoint =
             mountpoint.canonicalize().map_err(|error| MountError::Mountpoint(mountpoint.to_owned(), error))?;
+        let rings = options.transport.rings()?;
         let connection = mount::mount(&mountpoint, options)?;
+        let ring_connection = connection.try_clone().inspect_err(|_| give_up(&mountpoint))?;
         let prime = Arc::new(Prime::new());
-        let (waiters, waiting_threads) = Waiters::start(&fs).inspect_err(|_| give_up(&mountpoint))?;
-        let adapter = Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime) };
+        let (waiters, mut waiting_threads) = Waiters::start(&fs).inspect_err(|_| give_up(&mountpoint))?;
+        let wants_ring = Arc::new(AtomicBool::new(rings.is_some()));
+        let agreed = Arc::clone(&wants_ring);
+        let adapter = Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime), ring: wants_ring };
 
         let mut config = Config::default();
-        config.n_threads = Some(EVENT_LOOPS);
+        // With a ring, all that comes this way is what nobody waits for.
+        config.n_threads = Some(if rings.is_some() { 1 } else { EVENT_LOOPS });
         // Who may come in is the kernel's to decide, by allow_other; fuser's own rule would only refuse more.
         let session = Session::from_fd(adapter, connection, SessionACL::All, config)
             .inspect_err(|_| give_up(&mountpoint))
             .map_err(MountError::Handshake)?;
         let notifier = Arc::new(Mutex::new(Some(Arc::new(session.notifier()))));
         let ended = Arc::new(AtomicBool::new(false));
+        match rings.filter(|_| agreed.load(Ordering::Acquire)) {
+            Some(rings) => waiting_threads.extend(rings.serve(ring_connection, &fs, &prime)),
+            None => drop(ring_connection),
+        }
 
         let (held, flag, at) = (Arc::clone(&notifier), Arc::clone(&ended), mountpoint.clone());
         let serve = move || {
@@ -91,7 +147,8 @@ impl Mounted {
         };
         let threads = thread::Builder::new().name("fuse".into()).spawn(serve).inspect_err(|_| give_up(&mountpoint))?;
         let threads = Mutex::new(Some(threads));
-        let mut mounted = Mounted { mountpoint, device: None, fs, notifier, ended, threads };
+        let uses_ring = agreed.load(Ordering::Acquire);
+        let mut mounted = Mounted { mountpoint, device: None, fs, notifier, ended, threads, uses_ring };
         mounted.device = mounted.prime(prime);
         Ok(mounted)
     }
@@ -99,6 +156,11 @@ impl Mounted {
     /// Where.
     pub fn mountpoint(&self) -> PathBuf {
         self.mountpoint.clone()
+    }
+
+    /// How its requests come: never [`Transport::Auto`].
+    pub fn transport(&self) -> Transport {
+        if self.uses_ring { Transport::Uring } else { Transport::Device }
     }
 
     /// For telling the kernel of changes that it did not ask for.

@@ -36,6 +36,8 @@ pub enum MountError {
     Mount(PathBuf, io::Error),
     /// The helper for ordinary users refused, in its own words.
     Helper(String),
+    /// Requests were to come by io_uring, and this machine cannot have it so.
+    Uring(io::Error),
     /// The mount was made, but the kernel and we could not agree on how to talk.
     Handshake(io::Error),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for MountError {
             MountError::Mountpoint(path, error) => write!(f, "mount point {}: {error}", path.display()),
             MountError::Mount(path, error) => write!(f, "cannot mount at {}: {error}", path.display()),
             MountError::Helper(text) => write!(f, "{text}"),
+            MountError::Uring(error) => write!(f, "FUSE over io_uring: {error}"),
             MountError::Handshake(error) => write!(f, "FUSE handshake: {error}"),
         }
     }
@@ -62,7 +65,7 @@ impl From<MountError> for io::Error {
         let kind = match &error {
             MountError::NoDevice => io::ErrorKind::NotFound,
             MountError::Device(cause) | MountError::Mountpoint(_, cause) => cause.kind(),
-            MountError::Mount(_, cause) | MountError::Handshake(cause) => cause.kind(),
+            MountError::Mount(_, cause) | MountError::Uring(cause) | MountError::Handshake(cause) => cause.kind(),
             MountError::Helper(_) => io::ErrorKind::PermissionDenied,
         };
         io::Error::new(kind, error)

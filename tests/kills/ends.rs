@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::cycle::{Cycles, WORKERS};
-use crate::history::History;
+use crate::history::{History, is_death};
 use crate::op::is_served;
 use crate::plan::home;
 use crate::rng::derived;
@@ -83,7 +83,8 @@ impl Cycles {
         self.bench.kill_server(self.server);
         self.report.killed("while working");
         let asked = is_served(&self.root());
-        if asked.as_ref().map_err(|error| error.raw_os_error()) != Err(Some(libc::ENOTCONN)) {
+        let answer = asked.as_ref().map_err(|error| error.raw_os_error());
+        if !answer.is_err_and(|errno| errno.is_some_and(|errno| is_death(errno, false))) {
             self.report.problem(format!("cycle {}: the dead mount answers {asked:?}", self.nth));
         }
         // Before anything is mounted there again: a worker that has not noticed yet would go on in it.

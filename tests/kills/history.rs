@@ -37,8 +37,9 @@ pub struct History {
 
 /// What a dead server makes of a system call. A mount that is gone lets paths end in the directory below it, and one that
 /// is being stopped changes nothing any more.
-fn is_death(errno: i32, unmounted: bool) -> bool {
-    matches!(errno, libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)
+pub fn is_death(errno: i32, unmounted: bool) -> bool {
+    // The middle three are what a request is told that io_uring had in hand.
+    matches!(errno, libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED | libc::EINTR | libc::EIO)
         || (unmounted && matches!(errno, libc::ENOENT | libc::EROFS))
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sessionfs::fuse::{MountOptions, Mounted};
+use sessionfs::fuse::{MountOptions, Mounted, Transport};
 use sessionfs::store::{CreateOptions, Store};
 use tempfile::TempDir;
 
@@ -25,6 +25,11 @@ pub fn own_ids() -> (u32, u32) {
 
 pub fn is_root() -> bool {
     own_ids().0 == 0
+}
+
+/// How the tests' mounts are asked, as the binary reads it; so the whole suite can be run over either transport.
+pub fn transport() -> Transport {
+    std::env::var("SESSIONFS_TRANSPORT").map_or(Transport::Auto, |name| name.parse().unwrap())
 }
 
 /// Whether a test can run. One that cannot says so aloud, and fails unless the environment says that it need not.
@@ -182,7 +187,7 @@ fn serve() {
     let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else { return };
     let _ = env_logger::try_init();
     let fs = crate::support::start(&dir.join("session.db")).unwrap();
-    let options = MountOptions { allow_other: is_root(), fsname: "test".into() };
+    let options = MountOptions { allow_other: is_root(), fsname: "test".into(), transport: transport() };
     let mounted = Mounted::start(Arc::clone(&fs), &dir.join("mnt"), &options).unwrap();
     println!("\nmounted");
     let mut command = [0; 5];

@@ -13,7 +13,7 @@ use sessionfs::fuse::{MountError, MountOptions, Mounted};
 use sessionfs::store::{CreateOptions, Store};
 use tempfile::TempDir;
 
-use crate::harness::{can_mount, can_mount_as_root, is_root, own_ids};
+use crate::harness::{can_mount, can_mount_as_root, is_root, own_ids, transport};
 use crate::support;
 use crate::sys::errno;
 
@@ -28,7 +28,11 @@ fn start() -> (TempDir, Arc<Fs>) {
 }
 
 fn mount(fs: &Arc<Fs>, at: &Path) -> io::Result<Mounted> {
-    Mounted::start(Arc::clone(fs), at, &MountOptions { allow_other: false, fsname: "a, b\\ c".into() })
+    Mounted::start(
+        Arc::clone(fs),
+        at,
+        &MountOptions { fsname: "a, b\\ c".into(), transport: transport(), ..MountOptions::default() },
+    )
 }
 
 fn mounts() -> String {

@@ -32,6 +32,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
         existing: args.opening.existing,
         mountpoint,
         allow_other: args.opening.allow_other,
+        transport: args.opening.transport,
         ends_with_parent: false,
         foreground: args.foreground,
     };

@@ -107,8 +107,9 @@ pub fn is_dead(path: &Path) -> bool {
     let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: `target` ends in NUL, and `answer` has room for what the kernel fills in.
     let asked = unsafe { libc::statfs(target.as_ptr(), answer.as_mut_ptr()) };
-    asked != 0
-        && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ENODEV))
+    // The last two are what a request is told that io_uring had in hand.
+    let dead = |code| matches!(code, libc::ENOTCONN | libc::ENODEV | libc::ECONNABORTED | libc::ECANCELED);
+    asked != 0 && io::Error::last_os_error().raw_os_error().is_some_and(dead)
 }
 
 /// Detaches a dead mount: by ourselves, or through the helper for ordinary users.

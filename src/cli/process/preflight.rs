@@ -67,6 +67,9 @@ pub fn mount_failure(mountpoint: &Path, error: &io::Error) -> Failure {
         Some(MountError::Mount(_, cause)) if matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
             not_permitted(format!("mounting at {at} is not permitted: {cause}"))
         }
+        Some(MountError::Uring(_)) => {
+            Failure::new(Exit::MountNotPermitted, error.to_string()).hint("sessionfs mount --transport auto …")
+        }
         Some(MountError::Helper(text)) if text.contains("allow_other") => {
             Failure::new(Exit::MountNotPermitted, text.clone())
                 .hint("echo user_allow_other >> /etc/fuse.conf   # as root")

@@ -41,6 +41,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         existing: args.opening.existing,
         mountpoint: prepare(&args.mount, Missing::MakeInNamespace)?,
         allow_other: args.opening.allow_other,
+        transport: args.opening.transport,
         ends_with_parent: true,
         foreground: false,
     };

@@ -25,7 +25,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::control::{Hooks, Server, Stopping};
-use crate::fuse::{MountOptions, Mounted};
+use crate::fuse::{MountOptions, Mounted, Transport};
 use crate::session::tree::Touched;
 use crate::session::{Holder, OpenOptions, Session, StopReport};
 
@@ -54,6 +54,7 @@ pub struct Plan {
     pub mountpoint: PathBuf,
     /// For other users, too.
     pub allow_other: bool,
+    pub transport: Transport,
     /// Whether it stops when the process that started it has ended.
     pub ends_with_parent: bool,
     /// Whether the log goes to standard error instead of the session's file.
@@ -191,16 +192,18 @@ impl Serving {
     fn start(plan: &Plan, session: &Session, signals: &Signals, alive: Option<PipeReader>) -> Result<Serving, Failure> {
         // Until the mount is there for everyone to see.
         let _turn = mountpoint::turn(&plan.mountpoint)?;
-        let options = MountOptions { allow_other: plan.allow_other, fsname: mounts::source_of(plan.id.as_str()) };
+        let fsname = mounts::source_of(plan.id.as_str());
+        let options = MountOptions { allow_other: plan.allow_other, fsname, transport: plan.transport };
         let mounted = Mounted::start(Arc::clone(session.fs()), &plan.mountpoint, &options)
             .map_err(|error| mount_failure(&plan.mountpoint, &error))?;
         let mounted = Arc::new(mounted);
         log::info!(
-            "session {} serves at {} (process {}, {})",
+            "session {} serves at {} (process {}, {}, {})",
             plan.id,
             plan.mountpoint.display(),
             std::process::id(),
-            if session.created() { "new" } else { "resumed" }
+            if session.created() { "new" } else { "resumed" },
+            if mounted.transport() == Transport::Uring { "io_uring" } else { "/dev/fuse" },
         );
         let (sender, events) = unbounded();
         let started = Self::threads(&mounted, signals, alive, &sender)

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
@@ -76,7 +77,8 @@ impl HostDisk {
 }
 
 fn opened(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-    Ok(Box::new(HostFile { file: options.open(path)?, window: RwLock::new(None) }))
+    let (window, writes_since_sync) = (RwLock::new(None), AtomicU32::new(0));
+    Ok(Box::new(HostFile { file: options.open(path)?, window, writes_since_sync }))
 }
 
 impl Disk for HostDisk {
@@ -117,11 +119,16 @@ impl Disk for HostDisk {
 /// (`cargo bench --bench append`).
 const WINDOW_WRITE_MAX: usize = 32 << 10;
 
+/// Writes after a sync that go by `pwrite` whatever their size. A store into a mapping makes the whole folio of the page
+/// cache dirty, which may be a MiB, and the next sync writes all of it: too much for who syncs every few writes.
+const WRITES_BEFORE_STORES: u32 = 32;
+
 /// An open file of this host, with the part of it that is mapped.
 #[derive(Debug)]
 struct HostFile {
     file: File,
     window: RwLock<Option<Window>>,
+    writes_since_sync: AtomicU32,
 }
 
 impl HostFile {
@@ -174,7 +181,8 @@ impl DiskFile for HostFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let small = bytes.len() <= WINDOW_WRITE_MAX;
+        let before = self.writes_since_sync.fetch_add(1, Ordering::Relaxed);
+        let small = before >= WRITES_BEFORE_STORES && bytes.len() <= WINDOW_WRITE_MAX;
         let stored = small && self.window.read().as_ref().is_some_and(|window| window.store(bytes, at));
         if stored { Ok(()) } else { self.file.write_all_at(bytes, at) }
     }
@@ -195,6 +203,7 @@ impl DiskFile for HostFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let synced = self.file.sync_data();
+        self.writes_since_sync.store(0, Ordering::Relaxed);
         // What was written out is protected again.
         self.forget_writable();
         synced
