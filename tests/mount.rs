@@ -21,3 +21,5 @@ mod space;
 mod support;
 #[path = "mount/sys.rs"]
 mod sys;
+#[path = "mount/transport.rs"]
+mod transport;

@@ -256,3 +256,22 @@ fn no_dev_fuse() {
         !bench.store().join("demo/control.sock").exists() || bench.call(&["umount", "--lazy", "demo"]).status.success()
     );
 }
+
+#[test]
+fn a_transport_this_machine_does_not_have() {
+    if !fuse() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let at = at.to_str().unwrap();
+    let switched_on = std::fs::read_to_string("/sys/module/fuse/parameters/enable_uring");
+    if switched_on.is_ok_and(|on| on.trim() == "Y") {
+        bench.ok(&["mount", "demo", at, "--transport", "uring"]);
+        bench.ok(&["umount", "demo"]);
+    } else {
+        bench.fails(&["mount", "demo", at, "--transport", "uring"], 15, &["io_uring", "--transport auto"]);
+    }
+    bench.ok(&["mount", "demo", at, "--transport", "device"]);
+    bench.ok(&["umount", "demo"]);
+}

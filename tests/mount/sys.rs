@@ -36,6 +36,14 @@ pub fn rename2(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
     done(result.into()).map(drop)
 }
 
+/// Gives an open file a name.
+pub fn link_open(file: &File, to: &Path) -> io::Result<()> {
+    let (own, to) = (c(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))), c(to));
+    let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: both paths are C strings.
+    done(unsafe { libc::linkat(here, own.as_ptr(), here, to.as_ptr(), follow) }.into()).map(drop)
+}
+
 pub fn set_xattr(path: &Path, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
     // SAFETY: path and name are C strings, the value has the stated length.
     let result = unsafe { libc::lsetxattr(c(path).as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };

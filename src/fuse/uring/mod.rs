@@ -30,8 +30,8 @@ const PROCESSORS: &str = "/sys/devices/system/cpu/possible";
 
 /// Beyond this many processors the threads and buffers are more than a mount is worth.
 const PROCESSORS_MAX: usize = 64;
-/// Threads on all processors together, where that leaves each between two and eight. More than one, for a thread that
-/// waits for the disk or the committer answers nobody else.
+/// Threads on all processors together, where that leaves each between two and sixteen. More than one, for a thread that
+/// waits for the disk or the committer answers nobody else. One that was never needed costs its stack.
 const THREADS: usize = 32;
 
 /// What starts the waiting threads.
@@ -57,7 +57,7 @@ impl Rings {
         let processors = possible_processors(&fs::read_to_string(PROCESSORS)?)
             .filter(|&count| count <= PROCESSORS_MAX)
             .ok_or_else(|| io::Error::other(format!("more than {PROCESSORS_MAX} processors")))?;
-        let each = (THREADS / processors).clamp(2, 8);
+        let each = (THREADS / processors).clamp(2, 16);
         let (report, reports) = bounded(processors * each);
         let mut rings = Rings { start: Vec::new(), threads: Vec::new() };
         for thread in 0..processors * each {
@@ -102,10 +102,14 @@ fn run(processor: u16, report: &Sender<io::Result<()>>, wait: &Receiver<Start>) 
     }
 }
 
-/// The number of processors in a list such as `0-3` or `0,2-5`. A queue's number is its processor's, so gaps count.
+/// The number of processors in a list such as `0-3` or `0,2-5`.
 fn possible_processors(list: &str) -> Option<usize> {
-    let last = list.trim().rsplit([',', '-']).next()?;
-    last.parse::<usize>().ok().map(|last| last + 1)
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        (last + 1).checked_sub(first)
+    };
+    list.trim().split(',').map(count).sum()
 }
 
 #[cfg(test)]
@@ -113,8 +117,8 @@ mod tests {
     use super::possible_processors;
 
     #[test]
-    fn processors_are_counted_up_to_the_last() {
-        for (list, count) in [("0\n", Some(1)), ("0-1\n", Some(2)), ("0-3,8-15", Some(16)), ("", None)] {
+    fn processors_are_counted() {
+        for (list, count) in [("0\n", Some(1)), ("0-1\n", Some(2)), ("0,2-3,8-15", Some(11)), ("", None)] {
             assert_eq!(possible_processors(list), count, "{list:?}");
         }
     }
