@@ -2,6 +2,7 @@
 //! of the same disk. One seam, so that tests can fail each call, tear each write and cut the power at each sync.
 
 mod window;
+mod writeback;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::RwLock;
 
 use self::window::Window;
+use self::writeback::Writeback;
 
 /// A disk that holds stores. Paths are those of the host.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -78,7 +80,8 @@ impl HostDisk {
 
 fn opened(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
     let (window, writes_since_sync) = (RwLock::new(None), AtomicU32::new(0));
-    Ok(Box::new(HostFile { file: options.open(path)?, window, writes_since_sync }))
+    let file = Arc::new(options.open(path)?);
+    Ok(Box::new(HostFile { file, window, writes_since_sync, writeback: Writeback::default() }))
 }
 
 impl Disk for HostDisk {
@@ -126,9 +129,10 @@ const WRITES_BEFORE_STORES: u32 = 32;
 /// An open file of this host, with the part of it that is mapped.
 #[derive(Debug)]
 struct HostFile {
-    file: File,
+    file: Arc<File>,
     window: RwLock<Option<Window>>,
     writes_since_sync: AtomicU32,
+    writeback: Writeback,
 }
 
 impl HostFile {
@@ -218,14 +222,6 @@ impl DiskFile for HostFile {
 
     fn start_writeback(&self, at: u64, len: u64) {
         self.forget_writable();
-        // SAFETY: the descriptor is open; the call takes only numbers. It is a hint, so its failure means nothing.
-        unsafe {
-            libc::sync_file_range(
-                self.file.as_raw_fd(),
-                at.cast_signed(),
-                len.cast_signed(),
-                libc::SYNC_FILE_RANGE_WRITE,
-            )
-        };
+        self.writeback.start(&self.file, at, len);
     }
 }
