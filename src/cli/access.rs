@@ -7,11 +7,10 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Context, human_bytes};
 use crate::base::SessionId;
-use crate::base::limits::PIECE_SIZE;
 use crate::control::{Client, ControlError};
 use crate::fs::Caller;
 use crate::session::{Holder, OpenOptions, Session, SessionDir, SessionError};
-use crate::store::{StoreError, Superblock};
+use crate::store::StoreError;
 
 /// How long a command waits for another command that has the session open, or a server that is just coming or going.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -135,13 +134,12 @@ pub fn finish<T>(session: &Session, result: Result<T, Failure>) -> Result<T, Fai
 
 /// What there is to say about a cap that was asked for and is below what the session holds already: it is taken, and
 /// nothing new fits until enough has gone.
-pub fn cap_below_use(id: &SessionId, options: &OpenOptions, state: &Superblock) -> Option<String> {
-    let used = state.counts.pieces * PIECE_SIZE as u64;
-    let bytes = options.bytes_limit.filter(|&limit| limit < used);
-    let inodes = options.inodes_limit.filter(|&limit| limit < state.counts.inodes);
+pub fn cap_below_use(id: &SessionId, options: &OpenOptions, bytes_used: u64, inodes_used: u64) -> Option<String> {
+    let bytes = options.bytes_limit.filter(|&limit| limit < bytes_used);
+    let inodes = options.inodes_limit.filter(|&limit| limit < inodes_used);
     let over = match (bytes, inodes) {
-        (Some(limit), _) => format!("{} of {}", human_bytes(used), human_bytes(limit)),
-        (None, Some(limit)) => format!("{} inodes of {limit}", state.counts.inodes),
+        (Some(limit), _) => format!("{} of {}", human_bytes(bytes_used), human_bytes(limit)),
+        (None, Some(limit)) => format!("{inodes_used} inodes of {limit}"),
         (None, None) => return None,
     };
     Some(format!("session {id} uses {over}: nothing new fits until something is removed"))

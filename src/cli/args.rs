@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
 use crate::fuse::Transport;
@@ -144,6 +144,22 @@ pub enum Command {
     },
     /// Says how a session is doing
     Status { session: String },
+    /// Changes a session's caps, mounted or not, for good
+    #[command(after_help = "Examples:
+  sessionfs resize --size 4G demo
+  sessionfs resize --inodes 2000000 demo
+
+A cap may be set below what the session holds: then nothing new fits until enough is removed.")]
+    #[command(group = ArgGroup::new("cap").args(["size", "inodes"]).multiple(true).required(true))]
+    Resize {
+        /// Cap in bytes, for example 512M or 1G
+        #[arg(long, value_name = "BYTES")]
+        size: Option<Size>,
+        /// Cap on files, directories and links together
+        #[arg(long, value_name = "N")]
+        inodes: Option<u64>,
+        session: String,
+    },
     /// Removes sessions, for good; refuses one that is mounted
     Rm {
         #[arg(required = true, value_name = "SESSION")]

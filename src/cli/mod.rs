@@ -78,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Ls { target: None } => commands::ls::sessions(&context),
         Command::Ls { target: Some(target) } => commands::ls::tree(&context, &target),
         Command::Status { session } => commands::status::status(&context, &session),
+        Command::Resize { size, inodes, session } => commands::resize::resize(&context, &session, size, inodes),
         Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
         Command::Check { session } => commands::check::check(&context, &session),
         Command::Sync { session } => commands::sync::sync(&context, &session),

@@ -8,7 +8,7 @@ use super::frames::{FrameReader, FrameWriter, SentFault, receive, send};
 use super::message::{Fault, Reply, Request};
 use super::socket;
 use crate::session::tree::{Entry, Totals};
-use crate::session::{SessionDir, Status, StopReport};
+use crate::session::{OpenOptions, SessionDir, Status, StopReport};
 
 /// Why a command to a server did not work.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,15 @@ impl Client {
     /// How the server is doing.
     pub fn status(mut self) -> Result<Status, ControlError> {
         match self.ask(&Request::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Changes the caps that are given.
+    pub fn resize(mut self, options: &OpenOptions) -> Result<Status, ControlError> {
+        let OpenOptions { bytes_limit: bytes, inodes_limit: inodes } = *options;
+        match self.ask(&Request::Resize { bytes, inodes })? {
             Reply::Status(status) => Ok(*status),
             other => Err(unexpected(other)),
         }

@@ -40,6 +40,13 @@ pub enum Request {
     Status,
     /// Commit everything, then say what is safe.
     Sync,
+    /// Change the caps that are given.
+    Resize {
+        /// In bytes.
+        bytes: Option<u64>,
+        /// In inodes.
+        inodes: Option<u64>,
+    },
     /// Unmount, commit everything, say what is safe, and end.
     Stop {
         /// Also while files on the mount are open.
@@ -84,7 +91,7 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// To `status`.
+    /// To `status`, and to `resize`: with the new caps.
     Status(Box<Status>),
     /// To `sync` and `stop`: what is safe.
     Safe(StopReport),

@@ -11,7 +11,7 @@ use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
-use crate::session::{Session, SessionDir, SessionError, Status, StopReport};
+use crate::session::{OpenOptions, Session, SessionDir, SessionError, Status, StopReport};
 use crate::store::Store;
 
 /// Requests at work at a time; more are told to come back.
@@ -140,10 +140,11 @@ impl Shared {
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
         match request {
-            Request::Status => {
-                let status = Status::live(&self.dir, &self.fs, &self.store);
-                let reply = status.map_or_else(|error| Reply::Fault(fault(&error)), |s| Reply::Status(Box::new(s)));
-                send(&mut out, &reply)?;
+            Request::Status => send(&mut out, &self.status())?,
+            Request::Resize { bytes, inodes } => {
+                let options = OpenOptions { bytes_limit: bytes, inodes_limit: inodes };
+                let resized = Session::resize_parts(&self.dir, &self.fs, &options);
+                send(&mut out, &resized.map_or_else(|error| Reply::Fault(fault(&error)), |()| self.status()))?;
             }
             Request::Sync => send(&mut out, &safe(self.sync().map_err(|error| fault(&error))))?,
             Request::Stop { lazy } => return self.stop(stream, lazy),
@@ -156,6 +157,11 @@ impl Shared {
             }
         }
         out.flush()
+    }
+
+    fn status(&self) -> Reply {
+        let status = Status::live(&self.dir, &self.fs, &self.store);
+        status.map_or_else(|error| Reply::Fault(fault(&error)), |status| Reply::Status(Box::new(status)))
     }
 
     fn sync(&self) -> Result<StopReport, SessionError> {
@@ -188,7 +194,11 @@ impl Shared {
                 tree::export(&self.fs, &caller(peer), path.as_bytes(), top.as_bytes(), out).map(drop)
             }
             // `serve` has taken these.
-            Request::Status | Request::Sync | Request::Stop { .. } | Request::Import { .. } => Ok(()),
+            Request::Status
+            | Request::Resize { .. }
+            | Request::Sync
+            | Request::Stop { .. }
+            | Request::Import { .. } => Ok(()),
         }
     }
 
@@ -241,7 +251,7 @@ mod tests {
     use super::*;
     use crate::base::Ino;
     use crate::fs::WriteFlags;
-    use crate::session::{Holder, OpenOptions, StoreDir};
+    use crate::session::{Holder, StoreDir};
 
     const SHORT: Duration = Duration::from_millis(100);
 

@@ -10,6 +10,7 @@ use log::{error, info, warn};
 use parking_lot::MutexGuard;
 
 use super::Fs;
+use super::resize::Resize;
 use super::sealed::Reloaded;
 use super::state::{Refusal, State};
 use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS};
@@ -43,6 +44,7 @@ impl Committer {
                     }
                 }
                 Work::Prepare => self.prepare(),
+                Work::Resize(resize) => resize.run(&self.fs, &mut self.writer),
                 Work::Maintain => self.maintain(),
                 Work::Stop => break,
             }
@@ -55,6 +57,9 @@ impl Committer {
         loop {
             if state.abandoned || state.stopping && state.is_failed() {
                 return Work::Stop;
+            }
+            if let Some(resize) = state.resizes.pop_front() {
+                return Work::Resize(resize);
             }
             if state.is_failed() {
                 self.fs.work.wait(state);
@@ -129,6 +134,7 @@ impl Committer {
                     }
                     let mut state = self.fs.state.lock();
                     state.refusal.get_or_insert(Refusal::DiskFull);
+                    state.resizes.drain(..).for_each(|resize| resize.tell(Err(StoreError::Full)));
                     self.fs.progress.notify_all();
                     if state.stopping {
                         return false;
@@ -202,7 +208,10 @@ impl Committer {
             info!("stopped at transaction {}, digest {}", superblock.txid, superblock.digest);
         }
         *fs.outcome.lock() = Some(outcome);
-        fs.state.lock().ended = true;
+        let mut state = fs.state.lock();
+        state.ended = true;
+        state.resizes.clear();
+        drop(state);
         fs.progress.notify_all();
     }
 }
@@ -219,6 +228,7 @@ fn close(mut writer: Writer, fs: &Fs) -> Result<Superblock, StoreError> {
 enum Work {
     Commit,
     Prepare,
+    Resize(Resize),
     Maintain,
     Stop,
 }

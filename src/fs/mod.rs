@@ -18,6 +18,7 @@ mod load;
 mod names;
 mod readdir;
 mod rename;
+mod resize;
 mod sealed;
 mod state;
 mod types;
@@ -94,6 +95,7 @@ impl Fs {
             orphans: 0,
             forgotten: Vec::new(),
             deleted: 0,
+            resizes: VecDeque::new(),
             refusal: None,
             starved: false,
             committed: Seq(superblock.next.seq.0.saturating_sub(1)),

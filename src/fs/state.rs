@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 
 use super::data::Bytes;
 use super::inode::{Dir, Inode};
+use super::resize::Resize;
 use super::sealed::Sealed;
 use crate::base::limits::{DIRTY_COMMIT, DIRTY_ROWS_COMMIT, PIECE_SIZE};
 use crate::base::{DataId, Errno, Ino, Map, Seq, Timestamp, Txid};
@@ -103,6 +104,8 @@ pub(super) struct State {
     pub forgotten: Vec<Ino>,
     /// How many orphans were deleted so far.
     pub deleted: u64,
+    /// Caps that are to be changed.
+    pub resizes: VecDeque<Resize>,
     pub refusal: Option<Refusal>,
     /// The journal found no room when it last asked the disk for some.
     pub starved: bool,

@@ -139,12 +139,7 @@ impl LockedSession {
             let journal = self.dir.journal();
             let mut opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default())?;
             let store = Arc::clone(&opened.store);
-            let now = store.superblock()?;
-            let bytes = options.bytes_limit.unwrap_or(now.bytes_limit);
-            let inodes = options.inodes_limit.unwrap_or(now.inodes_limit);
-            if (bytes, inodes) != (now.bytes_limit, now.inodes_limit) {
-                opened.writer.set_limits(bytes, inodes)?;
-            }
+            opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
             Ok((store, Fs::start(opened)?))
         };
         let (store, fs) = opened().map_err(|source| self.database_error(source))?;
@@ -172,7 +167,8 @@ impl LockedSession {
 }
 
 impl OpenOptions {
-    fn validate(&self) -> Result<(), SessionError> {
+    /// Refuses caps that nothing fits under.
+    pub fn validate(&self) -> Result<(), SessionError> {
         match (self.bytes_limit, self.inodes_limit) {
             (Some(given), _) if !(MIN_BYTES_LIMIT..=i64::MAX as u64).contains(&given) => {
                 Err(SessionError::Limit { given, least: MIN_BYTES_LIMIT, unit: "bytes" })
@@ -238,6 +234,21 @@ impl Session {
             })
         })?;
         Ok(StopReport::of(dir.id(), &store.superblock().map_err(failed)?))
+    }
+
+    /// Changes the caps that are given. They hold from now on, and survive whatever comes.
+    pub fn resize(&self, options: &OpenOptions) -> Result<(), SessionError> {
+        Session::resize_parts(&self.dir, &self.fs, options)
+    }
+
+    /// The same for who has the parts and not the session.
+    pub fn resize_parts(dir: &SessionDir, fs: &Fs, options: &OpenOptions) -> Result<(), SessionError> {
+        options.validate()?;
+        fs.set_limits(options.bytes_limit, options.inodes_limit).map_err(|source| SessionError::Database {
+            id: dir.id().clone(),
+            dir: dir.path().to_owned(),
+            source,
+        })
     }
 
     /// Says in the lock that this session is about to be free: who wants it waits, instead of being refused.

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod mount;
+mod resize;
 mod run;
 mod store;
 mod support;

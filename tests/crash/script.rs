@@ -116,7 +116,7 @@ impl Maker {
         let mut left = count;
         while left > 0 {
             let op = match Op::random(&mut self.rng) {
-                Op::Crash | Op::Remount => Op::Fsync,
+                Op::Crash | Op::Remount | Op::Resize(..) => Op::Fsync,
                 op if is_one_step(&self.model, &op) => op,
                 _ => continue,
             };

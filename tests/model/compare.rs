@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sessionfs::base::{Cookie, Ino};
-use sessionfs::fs::{Fs, Seek, WriteFlags};
+use sessionfs::fs::{Fs, Seek, Usage, WriteFlags};
 use sessionfs::store::{CreateOptions, Store};
 
 use super::op::{Op, Path};
@@ -43,6 +43,11 @@ impl Pair {
         match op {
             Op::UnlinkOpen(path) => self.unlink_open(op, path),
             Op::Forget => self.forget(),
+            Op::Resize(bytes, inodes) => {
+                let least = if self.model.bytes_limit < SMALL_CAP { (64 << 10, 2) } else { (1 << 30, 100_000) };
+                (self.model.bytes_limit, self.model.inodes_limit) = (least.0 + bytes, least.1 + inodes);
+                self.fs.set_limits(Some(self.model.bytes_limit), Some(self.model.inodes_limit)).unwrap();
+            }
             Op::Fsync => self.fs.fsync().unwrap(),
             Op::Commit => self.fs.commit().unwrap(),
             Op::Remount => {
@@ -62,8 +67,13 @@ impl Pair {
             }
             op => self.perform(op),
         }
-        assert_eq!(self.fs.usage().bytes, self.model.pieces() * PIECE, "bytes charged after {op:?}");
-        assert_eq!(self.fs.usage().inodes, self.model.nodes.len() as u64, "inodes charged after {op:?}");
+        let usage = Usage {
+            bytes: self.model.pieces() * PIECE,
+            bytes_limit: self.model.bytes_limit / PIECE * PIECE,
+            inodes: self.model.nodes.len() as u64,
+            inodes_limit: self.model.inodes_limit,
+        };
+        assert_eq!(self.fs.usage(), usage, "charged, and caps, after {op:?}");
     }
 
     fn perform(&mut self, op: &Op) {

@@ -89,6 +89,9 @@ pub enum Op {
     /// Opens a file (keeps a reference) and unlinks it; it is checked and written until the next `Forget`.
     UnlinkOpen(Path),
     Forget,
+    /// New caps: so many bytes and inodes above the least that the run allows.
+    #[allow(dead_code)] // Tests of crashes and power cuts leave the caps alone.
+    Resize(u64, u64),
     Fsync,
     Commit,
     Remount,
@@ -173,6 +176,8 @@ impl Op {
             95 => Op::Fsync,
             96 => Op::Commit,
             97 => Op::Remount,
+            // Where caps are met, often below what is in use.
+            98 => Op::Resize(rng.below(3 << 19), rng.below(80)),
             _ => Op::Crash,
         }
     }

@@ -90,6 +90,35 @@ fn space_of_files_just_removed_can_be_used_at_once() {
     }
 }
 
+/// `SESSIONFS_TEST_CYCLES=10000` is the long form.
+#[test]
+fn a_file_that_fills_the_cap_can_be_removed_and_written_again_at_once() {
+    if !can_mount() {
+        return;
+    }
+    let cycles: u32 = std::env::var("SESSIONFS_TEST_CYCLES").map_or(300, |text| text.parse().unwrap());
+    const CAP: u64 = MIB;
+    let session = Session::with_limits(CAP, 2);
+    let path = session.path("f");
+    let content = vec![5; (CAP - 4096) as usize]; // all but the piece of the root directory
+    let started = Instant::now();
+    for cycle in 0..cycles {
+        let refused = |what: &str, error: io::Error| -> ! { panic!("cycle {cycle} of {cycles}, {what}: {error}") };
+        // The inode is the only one there may be, the space all there is; what follows comes at once. The file goes
+        // with its name, or with the descriptor that outlives its name.
+        let mut file = File::create_new(&path).unwrap_or_else(|error| refused("create", error));
+        file.write_all(&content).unwrap_or_else(|error| refused("write", error));
+        if cycle % 3 == 0 {
+            drop(file);
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+            drop(file);
+        }
+    }
+    println!("{cycles} cycles of {CAP} bytes: {:.1?}", started.elapsed());
+}
+
 #[test]
 fn the_inode_that_would_pass_the_cap_fails() {
     if !can_mount() {

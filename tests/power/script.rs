@@ -55,7 +55,7 @@ pub fn script(seed: u64, operations: usize) -> Vec<Op> {
     let mut script = prologue();
     for _ in 0..operations {
         script.push(match Op::random(&mut rng) {
-            Op::Crash | Op::Remount | Op::Commit => Op::Fsync,
+            Op::Crash | Op::Remount | Op::Commit | Op::Resize(..) => Op::Fsync,
             op => smaller(op),
         });
         match rng.below(40) {

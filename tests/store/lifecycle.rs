@@ -164,7 +164,8 @@ fn a_look_from_outside_delays_a_close_but_loses_nothing() {
 fn caps_can_be_changed() {
     let mut session = Session::new();
     let before = session.commit();
-    session.writer.set_limits(5 << 30, u64::MAX).unwrap();
+    session.writer.set_limits(Some(5 << 30), None).unwrap();
+    session.writer.set_limits(None, Some(u64::MAX)).unwrap();
     let session = session.reopen();
     let state = session.store.superblock().unwrap();
     assert_eq!((state.bytes_limit, state.inodes_limit), (5 << 30, i64::MAX as u64));

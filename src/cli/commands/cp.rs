@@ -97,8 +97,8 @@ fn into(context: &Context, from: &Path, id: &SessionId, path: &[u8], create: Ope
             Ok(sent.map_err(|error| Failure::of_control(id.as_str(), error))??)
         }
         Access::Ours(session) => {
-            let state = session.store().superblock().ok();
-            let warning = state.and_then(|state| cap_below_use(id, &create, &state));
+            let usage = session.fs().usage();
+            let warning = cap_below_use(id, &create, usage.bytes, usage.inodes);
             warning.iter().for_each(|warning| context.warn(warning));
             let copied = through_a_pipe(
                 |out| tree::pack_host(from, &mut Counted { inner: out, progress: &mut progress }),

@@ -6,6 +6,7 @@ pub mod cp;
 pub mod discard;
 pub mod export;
 pub mod ls;
+pub mod resize;
 pub mod rm;
 pub mod shell;
 pub mod status;

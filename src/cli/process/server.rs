@@ -155,7 +155,8 @@ fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String
             source,
         })
     })?;
-    let warning = cap_below_use(&plan.id, &plan.options, &superblock);
+    let usage = session.fs().usage();
+    let warning = cap_below_use(&plan.id, &plan.options, usage.bytes, usage.inodes);
     if let Some(warning) = &warning {
         log::warn!("{warning}");
     }

@@ -62,12 +62,17 @@ impl Writer {
         Ok(txn.inodes.len() as u64)
     }
 
-    /// Changes the caps. They are no part of the state that txid and digest name.
-    pub fn set_limits(&mut self, bytes: u64, inodes: u64) -> Result<(), StoreError> {
-        let state = Superblock { bytes_limit: bytes, inodes_limit: inodes, ..self.state.clone() };
-        superblock::write(&self.sql, &state).map_err(|error| error.on(&self.sql))?;
-        self.state = state;
-        Ok(())
+    /// Changes the caps that are given, durably, and returns what is committed now. They are no part of the state that
+    /// txid and digest name: one row is replaced, in a transaction of its own, so the journal need not know of them.
+    pub fn set_limits(&mut self, bytes: Option<u64>, inodes: Option<u64>) -> Result<&Superblock, StoreError> {
+        let (bytes_limit, inodes_limit) =
+            (bytes.unwrap_or(self.state.bytes_limit), inodes.unwrap_or(self.state.inodes_limit));
+        if (bytes_limit, inodes_limit) != (self.state.bytes_limit, self.state.inodes_limit) {
+            let state = Superblock { bytes_limit, inodes_limit, ..self.state.clone() };
+            superblock::write(&self.sql, &state).map_err(|error| error.on(&self.sql))?;
+            self.state = state;
+        }
+        Ok(&self.state)
     }
 
     /// The last committed transaction.
