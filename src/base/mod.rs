@@ -2,11 +2,13 @@
 
 mod errno;
 pub mod failpoint;
+mod idmap;
 mod ids;
 pub mod limits;
 mod time;
 
 pub use errno::Errno;
+pub use idmap::{IdMap, IdMapError, IdMaps, IdRange};
 pub use ids::{Cookie, DataId, FileKind, Ino, Name, PackId, Seq, SessionId, SessionIdError, Txid};
 pub use time::Timestamp;
 

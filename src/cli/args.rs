@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
+use crate::base::IdRange;
 use crate::fuse::Transport;
 
 const EXAMPLES: &str = "Examples:
@@ -50,7 +51,7 @@ pub struct Global {
 }
 
 /// How to open a session.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Opening {
     /// Cap in bytes, for example 512M or 1G; of a session that is there it is changed [default of a new one: 1G]
     #[arg(long, value_name = "BYTES")]
@@ -61,6 +62,13 @@ pub struct Opening {
     /// Fails when there is no such session, instead of creating it
     #[arg(long)]
     pub existing: bool,
+    /// Users whose id is another in the session: HOST here is SESSION there, and COUNT - 1 after each; may be repeated.
+    /// Ids whose place is taken by that change places with it, so 1000:0 makes root's files there yours, and back
+    #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
+    pub map_uid: Vec<IdRange>,
+    /// The same for groups
+    #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
+    pub map_gid: Vec<IdRange>,
     /// Lets other users in; without it the workspace is its owner's alone, not even root's
     #[arg(long)]
     pub allow_other: bool,

@@ -64,7 +64,7 @@ impl Client {
 
     /// Changes the caps that are given.
     pub fn resize(mut self, options: &OpenOptions) -> Result<Status, ControlError> {
-        let OpenOptions { bytes_limit: bytes, inodes_limit: inodes } = *options;
+        let OpenOptions { bytes_limit: bytes, inodes_limit: inodes, .. } = *options;
         match self.ask(&Request::Resize { bytes, inodes })? {
             Reply::Status(status) => Ok(*status),
             other => Err(unexpected(other)),

@@ -142,7 +142,7 @@ impl Shared {
         match request {
             Request::Status => send(&mut out, &self.status())?,
             Request::Resize { bytes, inodes } => {
-                let options = OpenOptions { bytes_limit: bytes, inodes_limit: inodes };
+                let options = OpenOptions { bytes_limit: bytes, inodes_limit: inodes, ..OpenOptions::default() };
                 let resized = Session::resize_parts(&self.dir, &self.fs, &options);
                 send(&mut out, &resized.map_or_else(|error| Reply::Fault(fault(&error)), |()| self.status()))?;
             }

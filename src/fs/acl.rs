@@ -107,6 +107,20 @@ pub(super) fn chmod(bytes: &[u8], mode: u32) -> Result<Vec<u8>, Errno> {
     Ok(format(&entries))
 }
 
+/// Changes the ids of the users and groups that the entries name. What is no ACL stays as it is.
+pub(super) fn map_ids(bytes: &mut [u8], user: impl Fn(u32) -> u32, group: impl Fn(u32) -> u32) {
+    let Some((_, entries)) = bytes.split_first_chunk_mut::<4>() else { return };
+    for entry in entries.chunks_exact_mut(8) {
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let id = match u16::from_le_bytes([entry[0], entry[1]]) {
+            USER => user(id),
+            GROUP => group(id),
+            _ => continue,
+        };
+        entry[4..].copy_from_slice(&id.to_le_bytes());
+    }
+}
+
 /// What a new inode gets from its directory's default ACL: its mode, its access ACL where the mode cannot say it, and,
 /// as a directory, the default ACL again. The umask plays no part.
 pub(super) fn inherit(default: &[u8], mode: &mut u32, kind: FileKind, xattrs: &mut Xattrs) -> Result<(), Errno> {

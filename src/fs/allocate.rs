@@ -1,6 +1,6 @@
 //! Size and allocation: truncate, fallocate in its modes, SEEK_DATA and SEEK_HOLE.
 
-use super::Fs;
+use super::Core;
 use super::attr::clear_set_id;
 use super::blockmap::{Block, Span, mask_touching, mask_within, spans};
 use super::inode::{Body, File};
@@ -144,7 +144,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// fallocate(2): allocates, punches holes, zeroes. Collapsing and inserting ranges is EOPNOTSUPP.
     pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
         const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;

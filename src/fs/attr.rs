@@ -3,7 +3,7 @@
 use super::inode::Inode;
 use super::state::{Op, Step};
 use super::types::{Attr, Caller, SetAttr, SetTime};
-use super::{Fs, acl};
+use super::{Core, acl};
 use crate::base::{Errno, FileKind, Ino, Timestamp};
 
 /// The xattr that holds a file's capabilities. Writing to the file, truncating it or changing its owner removes it.
@@ -21,7 +21,7 @@ pub(super) fn clear_set_id(inode: &mut Inode) {
     }
 }
 
-impl Fs {
+impl Core {
     /// What `stat` shows of an inode.
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
         let state = self.state.lock();

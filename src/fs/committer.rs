@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use parking_lot::MutexGuard;
 
-use super::Fs;
+use super::Core;
 use super::resize::Resize;
 use super::sealed::Reloaded;
 use super::state::{Refusal, State};
@@ -19,7 +19,7 @@ use crate::format::{SealedTransaction, Transaction};
 use crate::store::{NextIds, StoreError, Superblock, Writer};
 
 /// Starts the committer of a session.
-pub(super) fn spawn(fs: Arc<Fs>, writer: Writer) -> Result<JoinHandle<()>, StoreError> {
+pub(super) fn spawn(fs: Arc<Core>, writer: Writer) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new()
         .name("committer".into())
         .spawn(move || Committer { fs, writer, maintenance_waits: false }.run())
@@ -27,7 +27,7 @@ pub(super) fn spawn(fs: Arc<Fs>, writer: Writer) -> Result<JoinHandle<()>, Store
 }
 
 struct Committer {
-    fs: Arc<Fs>,
+    fs: Arc<Core>,
     writer: Writer,
     /// Housekeeping to be done when nothing else is.
     maintenance_waits: bool,
@@ -216,7 +216,7 @@ impl Committer {
     }
 }
 
-fn close(mut writer: Writer, fs: &Fs) -> Result<Superblock, StoreError> {
+fn close(mut writer: Writer, fs: &Core) -> Result<Superblock, StoreError> {
     failpoint::passed("everything is committed and the database is not closed yet");
     writer.reap_orphans()?;
     failpoint::passed("a stop has removed the orphans");
@@ -233,7 +233,7 @@ enum Work {
     Stop,
 }
 
-impl Fs {
+impl Core {
     /// Returns once every operation that ended before the call survives a power cut. Those who call together are served
     /// by one sync.
     pub fn fsync(&self) -> Result<(), Errno> {

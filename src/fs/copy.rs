@@ -1,6 +1,6 @@
 //! copy_file_range: blocks are shared where they line up, and copied where they do not.
 
-use super::Fs;
+use super::Core;
 use super::blockmap::Block;
 use super::state::{Op, Step};
 use super::types::{Caller, WriteFlags};
@@ -61,7 +61,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Copies up to `length` bytes; returns how many, fewer at the end of the source. Overlapping ranges of one file
     /// are EINVAL.
     pub fn copy_range(

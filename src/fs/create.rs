@@ -4,7 +4,7 @@ use super::inode::{Inode, Xattrs};
 use super::names::entry_cost;
 use super::state::{Op, Step};
 use super::types::{Attr, Caller};
-use super::{Fs, acl};
+use super::{Core, acl};
 use crate::base::limits::{SYMLINK_MAX, attached_pieces};
 use crate::base::{Errno, FileKind, Ino, Name};
 use crate::format::{Change, InodeRow};
@@ -96,7 +96,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Makes anything but a directory or a symbolic link; `mode` carries the type, none means a regular file.
     /// `rdev` is a device node's number in the kernel's encoding.
     pub fn mknod(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32, rdev: u32) -> Result<Attr, Errno> {

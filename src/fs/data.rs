@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::Fs;
+use super::Core;
 use super::attr::clear_set_id;
 use super::blockmap::{Block, BlockMap, Span, mask_touching, spans};
 use super::inode::{Body, File};
@@ -233,7 +233,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Appends at most `size` bytes at `offset` to `out`; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
         let segments = self.look(|look| look.segments(ino, offset, size))?;

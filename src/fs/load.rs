@@ -8,7 +8,7 @@
 
 use log::error;
 
-use super::Fs;
+use super::Core;
 use super::blockmap::BlockMap;
 use super::inode::{Body, File, Inode};
 use super::names::entry_cost;
@@ -37,7 +37,7 @@ impl Loaded {
     }
 }
 
-impl Fs {
+impl Core {
     pub(super) fn load(&self, need: Need, loaded: &mut Loaded) -> Result<(), Errno> {
         match need {
             Need::Dir(ino) => self.load_directory(ino),

@@ -3,7 +3,7 @@
 //! One lock guards all metadata ([`state`]); the store is read outside it ([`load`]). An operation edits under the lock,
 //! is in the journal before its caller is told, and waits in a transaction ([`sealed`]) for the one thread that commits
 //! ([`committer`]). The operations stand by family: [`names`], [`rename`], [`attr`], [`data`], [`allocate`],
-//! [`copy`], [`xattr`].
+//! [`copy`], [`xattr`]. What callers have is a [`view`], which translates ids where a mount says so.
 
 mod acl;
 mod allocate;
@@ -22,6 +22,7 @@ mod resize;
 mod sealed;
 mod state;
 mod types;
+mod view;
 mod xattr;
 
 use std::collections::VecDeque;
@@ -37,19 +38,21 @@ use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
     Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
+pub use self::view::Fs;
 use crate::base::limits::{FORGET_STEP, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
 use crate::base::{Errno, Ino, Map, Seq, failpoint};
 use crate::format::Transaction;
 use crate::format::journal::Records;
 use crate::store::{Journal, Opened, Recovery, Store, StoreError, Superblock};
 
-/// One mounted session. Every method can be called from any thread.
+/// One session at work, with the ids of users and groups as they are stored. It is used as an [`Fs`]. Every method can be
+/// called from any thread.
 ///
 /// Each successful lookup, create, mknod, mkdir, symlink, link and tmpfile, and each readdir entry that carried
-/// attributes, counts one reference on the inode, which [`Fs::forget`] gives back; an inode without a name lives until
+/// attributes, counts one reference on the inode, which [`Core::forget`] gives back; an inode without a name lives until
 /// then.
 #[derive(Debug)]
-pub struct Fs {
+pub struct Core {
     store: Arc<Store>,
     journal: Journal,
     recovery: Recovery,
@@ -67,9 +70,9 @@ pub struct Fs {
     outcome: Mutex<Option<Result<Superblock, StoreError>>>,
 }
 
-impl Fs {
+impl Core {
     /// Starts serving a session: reaps the orphans of its last life, loads the root, starts the committer.
-    pub fn start(opened: Opened) -> Result<Arc<Fs>, StoreError> {
+    fn start(opened: Opened) -> Result<Arc<Core>, StoreError> {
         let Opened { store, mut writer, journal, recovery } = opened;
         failpoint::passed("the journal is replayed and orphans are still there");
         writer.reap_orphans()?;
@@ -107,7 +110,7 @@ impl Fs {
             ended: false,
             abandoned: false,
         };
-        let fs = Arc::new(Fs {
+        let fs = Arc::new(Core {
             store,
             journal,
             recovery,

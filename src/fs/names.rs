@@ -1,6 +1,6 @@
 //! Names: lookup, link, unlink, rmdir. (`create` makes new inodes, `rename` moves names.)
 
-use super::Fs;
+use super::Core;
 use super::inode::{Dir, Entry, Inode};
 use super::state::{Op, State, Step};
 use super::types::Attr;
@@ -123,7 +123,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Finds a name. Also answers `.` and `..`, which a file handle from before needs (`FUSE_EXPORT_SUPPORT`).
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
         check_name(name)?;

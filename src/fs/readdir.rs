@@ -1,7 +1,7 @@
 //! Listing a directory: in the order of cookies, which never change, so that a listing that goes on while names come
 //! and go shows every name that stayed exactly once, and comes to an end (POSIX readdir).
 
-use super::Fs;
+use super::Core;
 use super::state::{Contents, Look, Need, Stop};
 use super::types::{Attr, DirEntry};
 use crate::base::{Cookie, Errno, FileKind, Ino};
@@ -9,7 +9,7 @@ use crate::base::{Cookie, Errno, FileKind, Ino};
 /// The kernel's offset of `.` and `..`; a name's is its cookie plus this.
 const DOTS: u64 = 2;
 
-impl Fs {
+impl Core {
     /// Calls `entry` for each name after `from` (0: from the start) until it returns false, which means that the entry
     /// was not taken. With `plus`, entries carry attributes and every one taken counts a reference.
     pub fn readdir(

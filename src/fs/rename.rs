@@ -1,6 +1,6 @@
 //! Rename, with `RENAME_NOREPLACE` and `RENAME_EXCHANGE`.
 
-use super::Fs;
+use super::Core;
 use super::inode::Entry;
 use super::names::{check_own_name, entry_cost};
 use super::state::{Op, State, Step};
@@ -90,7 +90,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Moves a name, or exchanges two.
     pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, to_name: &[u8], mode: RenameMode) -> Result<(), Errno> {
         check_own_name(name)?;

@@ -3,7 +3,7 @@
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::Fs;
+use super::Core;
 use super::state::{Refusal, State};
 use crate::base::limits::PIECE_SIZE;
 use crate::store::{StoreError, Superblock, Writer};
@@ -19,7 +19,7 @@ pub(super) struct Resize {
 
 impl Resize {
     /// Does it; the committer's part.
-    pub fn run(self, fs: &Fs, writer: &mut Writer) {
+    pub fn run(self, fs: &Core, writer: &mut Writer) {
         let changed = writer.set_limits(self.bytes, self.inodes).map(|now| fs.state.lock().set_limits(now));
         self.tell(changed);
     }
@@ -38,7 +38,7 @@ impl State {
     }
 }
 
-impl Fs {
+impl Core {
     /// Changes the caps that are given, below what is in use too; returns once they hold and are durable.
     pub fn set_limits(&self, bytes: Option<u64>, inodes: Option<u64>) -> Result<(), StoreError> {
         let stopped = || StoreError::Io("the session is being stopped".into());

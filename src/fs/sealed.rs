@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Fs;
+use super::Core;
 use super::data::Bytes;
 use super::state::State;
 use crate::base::limits::DIRTY_MAX;
@@ -106,7 +106,7 @@ impl State {
 /// The transactions that were read back for one call, so that none is for every block of it.
 pub(super) type Reloaded = RefCell<Map<(Seq, Seq), SealedTransaction>>;
 
-impl Fs {
+impl Core {
     /// Content, wherever it is; `None` when it is nowhere.
     pub(super) fn content(&self, id: DataId, reloaded: &Reloaded) -> Result<Option<Bytes>, StoreError> {
         loop {

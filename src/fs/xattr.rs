@@ -2,7 +2,7 @@
 
 use super::state::{Need, Op, State, Step, Stop};
 use super::types::{Caller, XattrMode};
-use super::{Fs, acl};
+use super::{Core, acl};
 use crate::base::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, attached_pieces};
 use crate::base::{Errno, FileKind, Ino, Name};
 use crate::format::Change;
@@ -95,7 +95,7 @@ impl Op<'_> {
     }
 }
 
-impl Fs {
+impl Core {
     /// Value of an xattr; ENODATA when there is none.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, Errno> {
         self.look(|look| Ok(look.xattr(ino, name)?.ok_or(Errno::NoData)?.into()))

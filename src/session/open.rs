@@ -21,6 +21,8 @@ pub struct OpenOptions {
     pub bytes_limit: Option<u64>,
     /// Cap in inodes, likewise (default 1,000,000).
     pub inodes_limit: Option<u64>,
+    /// User and group that the root directory of a new session belongs to (default: this process's).
+    pub owner: Option<(u32, u32)>,
 }
 
 /// A session whose lock is ours and that nobody has open. Dropping it gives the lock back.
@@ -183,7 +185,7 @@ impl OpenOptions {
 
     fn for_new(&self) -> CreateOptions {
         // SAFETY: neither call can fail or touches memory.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (uid, gid) = self.owner.unwrap_or_else(|| unsafe { (libc::geteuid(), libc::getegid()) });
         CreateOptions {
             bytes_limit: self.bytes_limit.unwrap_or(DEFAULT_BYTES_LIMIT),
             inodes_limit: self.inodes_limit.unwrap_or(DEFAULT_INODES_LIMIT),

@@ -58,6 +58,38 @@ fn run_works_in_a_user_namespace_and_keeps_the_owner() {
 }
 
 #[test]
+fn a_session_of_another_user_is_usable_through_a_map() {
+    let bench = Bench::new();
+    let store = bench.path(".local/share/sessionfs");
+    if !is_root() || !fuse() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return;
+    }
+    let tree = bench.empty("tree");
+    std::fs::write(tree.join("theirs"), b"before").unwrap();
+    for path in [&tree, &tree.join("theirs")] {
+        std::os::unix::fs::chown(path, Some(1234), Some(1234)).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    // A session as one with the uid 1234 has left it, in a store that is somebody else's now.
+    bench.ok(&["--store", store.to_str().unwrap(), "cp", tree.to_str().unwrap(), "demo:/"]);
+    let given = Command::new("chown").args(["-R", NOBODY]).arg(bench.path(".local")).status().unwrap();
+    assert!(given.success());
+    let maps = format!("--map-uid {NOBODY}:1234 --map-gid {NOBODY}:1234");
+    let script = format!(
+        "mkdir -p w; sessionfs run --mount w demo -- cat tree/theirs 2>/dev/null && echo unexpected; \
+         sessionfs run --mount w {maps} demo -- sh -c 'cat tree/theirs; echo after > tree/theirs; echo new > tree/new; \
+         stat -c %u tree/theirs tree/new' && sessionfs cat demo:/tree/theirs && sessionfs --json ls demo:/tree"
+    );
+    let Some(output) = as_user(&bench, "666", &script) else { return };
+    let stdout = text(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", text(&output.stderr));
+    let rest = stdout.strip_prefix(&format!("before{NOBODY}\n{NOBODY}\nafter\n")).expect(&stdout);
+    let list: serde_json::Value = serde_json::from_str(rest).unwrap();
+    assert!(list.as_array().unwrap().iter().all(|entry| entry["uid"] == 1234 && entry["gid"] == 1234), "{list}");
+}
+
+#[test]
 fn a_mount_point_that_cannot_be_made_is_explained() {
     let bench = Bench::new();
     let Some(output) = as_user(&bench, "666", "sessionfs run --mount /usr/none demo -- true") else { return };

@@ -9,7 +9,7 @@ use crate::session::{OpenOptions, Status};
 
 pub fn resize(context: &Context, session: &str, size: Option<Size>, inodes: Option<u64>) -> Result<u8, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
-    let caps = OpenOptions { bytes_limit: size.map(|size| size.0), inodes_limit: inodes };
+    let caps = OpenOptions { bytes_limit: size.map(|size| size.0), inodes_limit: inodes, ..OpenOptions::default() };
     // The server looks, too, but its answer has no exit code.
     caps.validate()?;
     let status = match reach(context, dir.id(), "resize", None)? {

@@ -10,6 +10,7 @@ mod mount;
 mod mountpoint;
 pub mod mounts;
 mod namespace;
+mod opening;
 mod preflight;
 mod run;
 mod server;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::fork::{Child, fork_server, obituary, wait};
 use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
+use super::opening::{id_maps, open_options};
 use super::preflight;
 use super::server::{Plan, serve};
 use super::signals::reset;
@@ -13,12 +14,12 @@ use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
-use crate::session::OpenOptions;
 
 const DEFAULT: &str = "/mnt/workspace";
 
 pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
+    let ids = id_maps(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     let mountpoint = match &args.mountpoint {
@@ -28,7 +29,8 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let plan = Plan {
         id,
         command: "mount",
-        options: OpenOptions { bytes_limit: args.opening.size.map(|size| size.0), inodes_limit: args.opening.inodes },
+        options: open_options(&args.opening, &ids),
+        ids,
         existing: args.opening.existing,
         mountpoint,
         allow_other: args.opening.allow_other,

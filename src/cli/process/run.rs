@@ -11,6 +11,7 @@ use super::messages::{Message, Ready};
 use super::mount::{announcement, wait_until_ready};
 use super::mountpoint::{Missing, prepare};
 use super::namespace;
+use super::opening::{id_maps, open_options};
 use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
@@ -19,7 +20,6 @@ use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
-use crate::session::OpenOptions;
 
 /// How long what got SIGKILL has for ending. A process that waits in the kernel, for a disk that is gone or a server that
 /// hangs, ends when that wait does, if ever; and one of another user may not be ours to end.
@@ -31,13 +31,15 @@ const FORWARDED: [i32; 7] =
 
 pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
+    let ids = id_maps(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     namespace::enter()?;
     let plan = Plan {
         id,
         command: "run",
-        options: OpenOptions { bytes_limit: args.opening.size.map(|size| size.0), inodes_limit: args.opening.inodes },
+        options: open_options(&args.opening, &ids),
+        ids,
         existing: args.opening.existing,
         mountpoint: prepare(&args.mount, Missing::MakeInNamespace)?,
         allow_other: args.opening.allow_other,

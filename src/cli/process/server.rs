@@ -19,7 +19,7 @@ use super::mounts;
 use super::preflight::mount_failure;
 use super::signals::{Signals, reset};
 use super::writeback::write_back;
-use crate::base::SessionId;
+use crate::base::{IdMaps, SessionId};
 use crate::cli::access::cap_below_use;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -48,6 +48,8 @@ pub struct Plan {
     pub command: &'static str,
     /// How to open it.
     pub options: OpenOptions,
+    /// What ids are called on this host. Commands on the session, mounted or not, have them as they are stored.
+    pub ids: IdMaps,
     /// Only one that is there.
     pub existing: bool,
     /// Where; a canonical path.
@@ -195,7 +197,7 @@ impl Serving {
         let _turn = mountpoint::turn(&plan.mountpoint)?;
         let fsname = mounts::source_of(plan.id.as_str());
         let options = MountOptions { allow_other: plan.allow_other, fsname, transport: plan.transport };
-        let mounted = Mounted::start(Arc::clone(session.fs()), &plan.mountpoint, &options)
+        let mounted = Mounted::start(session.fs().mapped(plan.ids.clone()), &plan.mountpoint, &options)
             .map_err(|error| mount_failure(&plan.mountpoint, &error))?;
         let mounted = Arc::new(mounted);
         log::info!(
