@@ -12,6 +12,8 @@ mod harness;
 mod lifecycle;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/privileges.rs"]
+mod privileges;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/resume.rs"]
@@ -21,5 +23,7 @@ mod space;
 mod support;
 #[path = "mount/sys.rs"]
 mod sys;
+#[path = "mount/times.rs"]
+mod times;
 #[path = "mount/transport.rs"]
 mod transport;

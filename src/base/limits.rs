@@ -131,6 +131,11 @@ pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Milliseconds an operation that found the session full waits for unlinked files to be given back by the kernel.
 pub const ORPHAN_DRAIN_MS: u64 = 200;
 
+/// Seconds after a utimensat in which a page written back from a mapping does not set mtime: the page may have been stored
+/// to before. As old as the kernel lets a dirty page become, and its next look at them (`vm.dirty_expire_centisecs`,
+/// `vm.dirty_writeback_centisecs`: 30 and 5 seconds).
+pub const LATE_PAGE_SECS: u64 = 35;
+
 /// Bytes of one write request: the kernel's own maximum at 4 KiB pages (`FUSE_MAX_MAX_PAGES`).
 pub const MAX_WRITE: u32 = 1 << 20;
 

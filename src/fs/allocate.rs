@@ -78,7 +78,7 @@ impl Op<'_> {
         let now = self.now;
         self.update(ino, |inode| {
             inode.row.size = size;
-            inode.row.mtime = now;
+            inode.modified(now);
             inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
         });
         Ok(())
@@ -134,7 +134,7 @@ impl Op<'_> {
         let now = self.now;
         self.drop_capability(ino);
         self.update(ino, |inode| {
-            inode.row.mtime = now;
+            inode.modified(now);
             inode.row.size = inode.row.size.max(size);
             inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
             if caller.uid != 0 {

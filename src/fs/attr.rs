@@ -1,5 +1,7 @@
 //! Attributes: getattr, and setattr for mode, owner and times. (A change of size is `allocate`'s.)
 
+use std::time::Instant;
+
 use super::inode::Inode;
 use super::state::{Op, Step};
 use super::types::{Attr, Caller, SetAttr, SetTime};
@@ -83,7 +85,10 @@ impl Op<'_> {
                 row.mode = row.mode & libc::S_IFMT | mode & 0o7777;
             }
             row.atime = set.atime.map_or(row.atime, time);
-            row.mtime = set.mtime.map_or(row.mtime, time);
+            if let Some(mtime) = set.mtime {
+                row.mtime = time(mtime);
+                inode.mtime_set = Some(Instant::now());
+            }
         });
     }
 

@@ -183,9 +183,13 @@ impl Op<'_> {
     /// What a write means to the inode: its times, its length (at least `until`), its privileges.
     fn finish_write(&mut self, ino: Ino, grown: i64, until: u64, flags: WriteFlags) {
         self.drop_capability(ino);
-        let mtime = self.now;
+        let now = self.now;
         self.update(ino, |inode| {
-            inode.row.mtime = mtime;
+            if flags.from_cache {
+                inode.written_back(now)
+            } else {
+                inode.modified(now)
+            }
             inode.row.size = inode.row.size.max(until);
             inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
             if flags.kill_priv {

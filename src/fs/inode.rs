@@ -1,10 +1,11 @@
 //! An inode in memory: its row, its kernel references, and what hangs on it once it was loaded.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::blockmap::BlockMap;
-use crate::base::limits::attached_pieces;
-use crate::base::{Cookie, FileKind, Ino, Map, Name};
+use crate::base::limits::{LATE_PAGE_SECS, attached_pieces};
+use crate::base::{Cookie, FileKind, Ino, Map, Name, Timestamp};
 use crate::format::InodeRow;
 
 /// Xattrs by name.
@@ -14,6 +15,8 @@ pub(super) type Xattrs = BTreeMap<Name, Box<[u8]>>;
 #[derive(Debug)]
 pub(super) struct Inode {
     pub row: InodeRow,
+    /// When utimensat last set the mtime, if nothing has changed it since.
+    pub mtime_set: Option<Instant>,
     /// References the kernel holds: an unlinked inode lives until they are gone.
     pub lookups: u64,
     /// `None` until loaded.
@@ -74,7 +77,22 @@ impl Inode {
             FileKind::Regular => Body::File(File { blocks: no_blocks.then(BlockMap::default) }),
             _ => Body::Leaf,
         };
-        Inode { row, lookups: 0, xattrs: no_xattrs.then(Default::default), body }
+        Inode { row, mtime_set: None, lookups: 0, xattrs: no_xattrs.then(Default::default), body }
+    }
+
+    /// The content is another from now on.
+    pub fn modified(&mut self, now: Timestamp) {
+        self.row.mtime = now;
+        self.mtime_set = None;
+    }
+
+    /// Pages of a mapping were written back. When they were stored to nobody knows, so an mtime that was set a short time
+    /// ago stays: it may be younger than they are.
+    pub fn written_back(&mut self, now: Timestamp) {
+        let late = Duration::from_secs(LATE_PAGE_SECS);
+        if self.mtime_set.is_none_or(|set| set.elapsed() > late) {
+            self.modified(now);
+        }
     }
 
     pub fn dir(&self) -> Option<&Dir> {
@@ -142,5 +160,44 @@ impl Dir {
             let entry = self.entries.get(name)?;
             (entry.cookie == *cookie).then_some((name, *entry))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_page_leaves_an_mtime_that_was_just_set() {
+        let row = InodeRow {
+            ino: Ino(2),
+            mode: libc::S_IFREG,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            size: 0,
+            pieces: 0,
+            attached: 0,
+            atime: Timestamp::new(0, 0),
+            mtime: Timestamp::new(1, 0),
+            ctime: Timestamp::new(0, 0),
+            btime: Timestamp::new(0, 0),
+            target: Box::default(),
+        };
+        let mut inode = Inode::created(row, Ino::ROOT);
+        let now = |seconds| Timestamp::new(seconds, 0);
+        inode.written_back(now(2));
+        assert_eq!(inode.row.mtime, now(2), "nobody has set it");
+        inode.mtime_set = Some(Instant::now());
+        inode.written_back(now(3));
+        assert_eq!(inode.row.mtime, now(2));
+        inode.mtime_set = Instant::now().checked_sub(Duration::from_secs(LATE_PAGE_SECS + 1));
+        inode.written_back(now(4));
+        assert_eq!(inode.row.mtime, now(4), "no page is dirty for so long");
+        inode.mtime_set = Some(Instant::now());
+        inode.modified(now(5));
+        inode.written_back(now(6));
+        assert_eq!(inode.row.mtime, now(6), "a write ends it");
     }
 }

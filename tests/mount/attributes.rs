@@ -1,9 +1,8 @@
 //! Modes, owners, times, xattrs and ACLs.
 
 use std::ffi::CStr;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use crate::harness::{Session, can_mount, can_mount_as_root};
@@ -72,69 +71,6 @@ fn now_and_omit() {
 }
 
 #[test]
-fn each_change_sets_the_times_it_should() {
-    if !can_mount() {
-        return;
-    }
-    let session = Session::new();
-    let (dir, path) = (session.path("d"), session.path("d/f"));
-    fs::create_dir(&dir).unwrap();
-    let old = |path: &Path| sys::set_times(path, (1, 0), (1, 0)).unwrap();
-    let times = |path: &Path| fs::symlink_metadata(path).map(|a| (a.mtime() != 1, a.ctime())).unwrap();
-    old(&dir);
-    fs::write(&path, b"x").unwrap();
-    assert!(times(&dir).0, "a new name is a change of its directory");
-    old(&path);
-    set_mode(&path, 0o600);
-    assert!(!times(&path).0 && times(&path).1 > 1, "a change of mode is none of the content");
-    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"y").unwrap();
-    assert!(times(&path).0);
-    old(&path);
-    OpenOptions::new().write(true).open(&path).unwrap().set_len(1).unwrap();
-    assert!(times(&path).0);
-    old(&dir);
-    fs::rename(&path, session.path("d/g")).unwrap();
-    assert!(times(&dir).0);
-    old(&dir);
-    fs::remove_file(session.path("d/g")).unwrap();
-    assert!(times(&dir).0);
-}
-
-#[test]
-fn set_id_bits_go_with_a_write_and_a_change_of_owner() {
-    if !can_mount_as_root() {
-        return;
-    }
-    let session = Session::new();
-    let path = session.path("f");
-    let prepare = |bits| {
-        fs::write(&path, b"program").unwrap();
-        chown(&path, Some(1000), Some(1000)).unwrap();
-        set_mode(&path, bits);
-        assert_eq!(mode(&path), bits);
-    };
-    let open = |path| OpenOptions::new().write(true).open(path);
-    set_mode(&session.root(), 0o777);
-    prepare(0o6777);
-    as_user(1001, 1001, 0o022, || open(&path).unwrap().write_all_at(b"x", 0).unwrap());
-    assert_eq!(mode(&path), 0o777, "after a write");
-    prepare(0o2767); // set-gid without group execute is mandatory locking, and stays
-    as_user(1001, 1001, 0o022, || open(&path).unwrap().write_all_at(b"x", 0).unwrap());
-    assert_eq!(mode(&path), 0o2767, "after a write");
-    prepare(0o6777);
-    as_user(1001, 1001, 0o022, || open(&path).unwrap().set_len(2).unwrap());
-    assert_eq!(mode(&path), 0o777, "after a truncate");
-    prepare(0o6777);
-    as_user(1001, 1001, 0o022, || sys::fallocate(&open(&path).unwrap(), 0, 0, 10_000).unwrap());
-    assert_eq!(mode(&path), 0o777, "after a fallocate");
-    prepare(0o6777);
-    open(&path).unwrap().write_all_at(b"x", 0).unwrap();
-    assert_eq!(mode(&path), 0o6777, "after a write by root");
-    chown(&path, Some(1002), None).unwrap();
-    assert_eq!(mode(&path), 0o777, "after a change of owner");
-}
-
-#[test]
 fn permissions_are_checked() {
     if !can_mount_as_root() {
         return;
@@ -154,16 +90,6 @@ fn permissions_are_checked() {
     assert_eq!((mode(&session.path("mine")), mode(&session.path("mine/f"))), (0o750, 0o640));
     let attr = fs::metadata(session.path("mine/f")).unwrap();
     assert_eq!((attr.uid(), attr.gid()), (1000, 1000));
-    // A set-gid directory hands on its group, and the bit to directories.
-    set_mode(&session.path("mine"), 0o2777);
-    chown(session.path("mine"), None, Some(77)).unwrap();
-    set_mode(&session.path("mine"), 0o2777);
-    as_user(1000, 1000, 0o022, || {
-        fs::write(session.path("mine/g"), b"").unwrap();
-        fs::create_dir(session.path("mine/d")).unwrap();
-    });
-    assert_eq!(fs::metadata(session.path("mine/g")).unwrap().gid(), 77);
-    assert_eq!((fs::metadata(session.path("mine/d")).unwrap().gid(), mode(&session.path("mine/d"))), (77, 0o2755));
 }
 
 #[test]
