@@ -4,6 +4,8 @@
 
 #[path = "mount/attributes.rs"]
 mod attributes;
+#[path = "mount/extremes.rs"]
+mod extremes;
 #[path = "mount/files.rs"]
 mod files;
 #[path = "mount/harness.rs"]
