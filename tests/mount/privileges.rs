@@ -92,7 +92,7 @@ fn privileges_of_a_file_go_with_a_change_as_linux_takes_them() {
     set_mode(&path, 0o2767);
     as_user(OTHER, OTHER, 0o022, || open(&path).write_all_at(b"x", 0).unwrap());
     assert_eq!(mode(&path), 0o2767);
-    // Through a mapping: the kernel asks for nothing to be cleared, and the capability goes all the same.
+    // Through a mapping: Linux leaves set-id bits; it leaves the capability, too, but here every WRITE takes that away.
     prepare();
     as_user(OTHER, OTHER, 0o022, || {
         let mut map = Map::of(&open(&path), 7).unwrap();
