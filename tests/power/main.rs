@@ -19,6 +19,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that meets an error shall end there.
 
+mod caps;
 mod controls;
 mod cut;
 mod cuts;
