@@ -1,7 +1,6 @@
 //! Size and allocation: truncate, fallocate in its modes, SEEK_DATA and SEEK_HOLE.
 
 use super::Core;
-use super::attr::clear_set_id;
 use super::blockmap::{Block, Span, mask_touching, mask_within, spans};
 use super::inode::{Body, File};
 use super::state::{Op, Step};
@@ -133,13 +132,13 @@ impl Op<'_> {
     pub fn finish_allocation(&mut self, caller: &Caller, ino: Ino, grown: i64, size: u64) {
         let now = self.now;
         self.drop_capability(ino);
+        if caller.uid != 0 {
+            self.lose_set_id(ino);
+        }
         self.update(ino, |inode| {
             inode.modified(now);
             inode.row.size = inode.row.size.max(size);
             inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
-            if caller.uid != 0 {
-                clear_set_id(inode);
-            }
         });
     }
 }

@@ -24,6 +24,11 @@ pub(super) fn clear_set_id(inode: &mut Inode) {
 }
 
 impl Core {
+    /// Inodes that lost set-id bits since this was called last, by operations whose answers do not show it.
+    pub fn take_unseen_modes(&self) -> Vec<Ino> {
+        std::mem::take(&mut self.state.lock().unseen_modes)
+    }
+
     /// What `stat` shows of an inode.
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
         let state = self.state.lock();
@@ -90,6 +95,18 @@ impl Op<'_> {
                 inode.mtime_set = Some(Instant::now());
             }
         });
+    }
+
+    /// Clears set-id bits in an operation whose answer shows no attributes, so that the kernel has to be told.
+    pub fn lose_set_id(&mut self, ino: Ino) {
+        let mode = |op: &Self| op.inode(ino).map(|inode| inode.row.mode);
+        let before = mode(self);
+        if before.is_ok_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0) {
+            self.update(ino, clear_set_id);
+            if mode(self) != before {
+                self.unseen_modes.push(ino);
+            }
+        }
     }
 
     /// The access ACL as a chmod leaves it; `None` when the file has none.

@@ -7,7 +7,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Core;
-use super::attr::clear_set_id;
 use super::blockmap::{Block, BlockMap, Span, mask_touching, spans};
 use super::inode::{Body, File};
 use super::sealed::Uncommitted;
@@ -183,6 +182,9 @@ impl Op<'_> {
     /// What a write means to the inode: its times, its length (at least `until`), its privileges.
     fn finish_write(&mut self, ino: Ino, grown: i64, until: u64, flags: WriteFlags) {
         self.drop_capability(ino);
+        if flags.kill_priv {
+            self.lose_set_id(ino);
+        }
         let now = self.now;
         self.update(ino, |inode| {
             if flags.from_cache {
@@ -192,9 +194,6 @@ impl Op<'_> {
             }
             inode.row.size = inode.row.size.max(until);
             inode.row.pieces = inode.row.pieces.saturating_add_signed(grown);
-            if flags.kill_priv {
-                clear_set_id(inode);
-            }
         });
     }
 }

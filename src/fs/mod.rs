@@ -97,6 +97,7 @@ impl Core {
             inodes_limit: superblock.inodes_limit,
             orphans: 0,
             forgotten: Vec::new(),
+            unseen_modes: Vec::new(),
             deleted: 0,
             resizes: VecDeque::new(),
             refusal: None,

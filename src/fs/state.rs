@@ -102,6 +102,8 @@ pub(super) struct State {
     pub orphans: usize,
     /// Orphans that the kernel has given back while there was no room in the journal to say so.
     pub forgotten: Vec<Ino>,
+    /// Inodes whose mode is another than the one that a kernel was told.
+    pub unseen_modes: Vec<Ino>,
     /// How many orphans were deleted so far.
     pub deleted: u64,
     /// Caps that are to be changed.

@@ -100,6 +100,9 @@ pub enum XattrMode {
     Create,
     /// `XATTR_REPLACE`
     Replace,
+    /// Either way, and an access ACL takes the set-gid bit away: who sets it is not in the file's group, nor root
+    /// (`FUSE_SETXATTR_ACL_KILL_SGID`).
+    SetWithoutSetGid,
 }
 
 /// `lseek`'s two questions.

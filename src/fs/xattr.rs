@@ -124,7 +124,11 @@ impl Core {
             }
             op.check_xattr_space(ino, name, value)?;
             if name == acl::ACCESS || name == acl::DEFAULT {
-                return op.set_acl(ino, name, value);
+                op.set_acl(ino, name, value)?;
+                if name == acl::ACCESS && mode == XattrMode::SetWithoutSetGid {
+                    op.update(ino, |inode| inode.row.mode &= !libc::S_ISGID);
+                }
+                return Ok(());
             }
             op.put_xattr(ino, name, value);
             Ok(())

@@ -20,6 +20,7 @@ use fuser::{
 };
 
 use super::convert::{self, COPY_MAX, FOR_EVER, GENERATION, caller, errno, file_attr};
+use super::invalidate::Modes;
 use super::kernel;
 use super::prime::{PRIME_INO, Prime};
 use super::reply::{attributes, empty, entry, sized, written};
@@ -38,6 +39,7 @@ pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
     pub(super) waiters: Waiters,
     pub(super) prime: Arc<Prime>,
+    pub(super) modes: Modes,
     /// Whether requests are to come by io_uring; after the handshake, whether they do.
     pub(super) ring: Arc<AtomicBool>,
 }
@@ -250,10 +252,17 @@ impl Filesystem for Adapter {
         let flags = convert::write_flags(write_flags);
         if self.fs.would_wait(Some(data.len() as u64)) {
             let (data, length) = (data.to_vec(), data.len());
-            let job = move |fs: &Fs| written(reply, fs.write(ino(number), offset, &data, flags));
+            let modes = self.modes.clone();
+            let job = move |fs: &Fs| {
+                let result = fs.write(ino(number), offset, &data, flags);
+                modes.tell(fs);
+                written(reply, result);
+            };
             return self.waiters.change(length, Box::new(job));
         }
-        written(reply, self.fs.write(ino(number), offset, data, flags));
+        let result = self.fs.write(ino(number), offset, data, flags);
+        self.modes.tell(&self.fs);
+        written(reply, result);
     }
 
     fn fsync(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -349,7 +358,12 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request, 0);
-        self.change(Some(length), move |fs| empty(reply, fs.fallocate(&caller, ino(number), mode, offset, length)));
+        let modes = self.modes.clone();
+        self.change(Some(length), move |fs| {
+            let allocated = fs.fallocate(&caller, ino(number), mode, offset, length);
+            modes.tell(fs);
+            empty(reply, allocated);
+        });
     }
 
     fn lseek(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -377,9 +391,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let length = length.min(COPY_MAX);
-        let caller = caller(request, 0);
+        let (caller, modes) = (caller(request, 0), self.modes.clone());
         self.change(Some(length), move |fs| {
             let copied = fs.copy_range(&caller, ino(from), from_offset, ino(to), to_offset, length);
+            modes.tell(fs);
             written(reply, copied.map(|bytes| bytes as usize));
         });
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use fuser::{INodeNo, Notifier};
 use log::debug;
@@ -19,6 +19,29 @@ use crate::fs::Fs;
 pub struct Invalidator {
     pub(super) notifier: Weak<Notifier>,
     pub(super) fs: Arc<Fs>,
+}
+
+/// Tells the kernel of modes that changed by requests whose answers do not show it. For the threads that answer: unlike
+/// what an [`Invalidator`] does, this waits for nothing, since only attributes are to be forgotten.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Modes(Arc<OnceLock<Weak<Notifier>>>);
+
+impl Modes {
+    /// From here on, by this connection.
+    pub fn connect(&self, notifier: &Arc<Notifier>) {
+        let _ = self.0.set(Arc::downgrade(notifier));
+    }
+
+    /// Before the answer goes, so that whoever gets it sees the new mode.
+    pub fn tell(&self, fs: &Fs) {
+        for ino in fs.take_unseen_modes() {
+            let Some(notifier) = self.0.get().and_then(Weak::upgrade) else { return };
+            // A negative offset: no pages.
+            if let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0) {
+                debug!("inode {ino}: {error}");
+            }
+        }
+    }
 }
 
 impl Invalidator {

@@ -13,7 +13,7 @@ const READ_AHEAD_KB: u32 = 1024;
 
 /// What we ask for. Each was measured or counted (`docs/decisions.md`); what is left out is left out on purpose:
 /// WRITEBACK_CACHE breaks the exact cap and the promise about kills, ATOMIC_O_TRUNC needs opens, locks are the kernel's,
-/// SETXATTR_EXT makes fuser panic, AUTO_INVAL_DATA is for files that change behind the kernel's back.
+/// AUTO_INVAL_DATA is for files that change behind the kernel's back.
 const WANTED: [InitFlags; 8] = [
     // Names and attributes of a directory in one request.
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -40,6 +40,11 @@ pub(super) fn negotiate(config: &mut KernelConfig, ring: bool) -> bool {
         }
     }
     let ring = ring && config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
+    if ring {
+        // Who sets an ACL may lose the set-gid bit. Not by /dev/fuse: fuser panics at the longer request. Every kernel that
+        // has the ring has it.
+        let _ = config.add_capabilities(InitFlags::FUSE_SETXATTR_EXT);
+    }
     let write = config.set_max_write(MAX_WRITE);
     let ahead = match config.set_max_readahead(READ_AHEAD_KB << 10) {
         Err(most) => config.set_max_readahead(most).map(|_| most),

@@ -25,9 +25,10 @@ use parking_lot::Mutex;
 
 use self::adapter::Adapter;
 pub use self::invalidate::Invalidator;
+use self::invalidate::Modes;
 pub use self::mount::MountError;
 use self::prime::Prime;
-use self::uring::Rings;
+use self::uring::{Rings, Server};
 use self::waiters::Waiters;
 use crate::fs::Fs;
 
@@ -118,7 +119,9 @@ impl Mounted {
         let (waiters, mut waiting_threads) = Waiters::start(&fs).inspect_err(|_| give_up(&mountpoint))?;
         let wants_ring = Arc::new(AtomicBool::new(rings.is_some()));
         let agreed = Arc::clone(&wants_ring);
-        let adapter = Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime), ring: wants_ring };
+        let modes = Modes::default();
+        let adapter =
+            Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime), modes: modes.clone(), ring: wants_ring };
 
         let mut config = Config::default();
         // With a ring, all that comes this way is what nobody waits for.
@@ -127,10 +130,17 @@ impl Mounted {
         let session = Session::from_fd(adapter, connection, SessionACL::All, config)
             .inspect_err(|_| give_up(&mountpoint))
             .map_err(MountError::Handshake)?;
-        let notifier = Arc::new(Mutex::new(Some(Arc::new(session.notifier()))));
+        let notifier = Arc::new(session.notifier());
+        modes.connect(&notifier);
+        let notifier = Arc::new(Mutex::new(Some(notifier)));
         let ended = Arc::new(AtomicBool::new(false));
         match rings.filter(|_| agreed.load(Ordering::Acquire)) {
-            Some(rings) => waiting_threads.extend(rings.serve(ring_connection, &fs, &prime)),
+            Some(rings) => {
+                let at = mountpoint.clone();
+                let give_up = Box::new(move || give_up(&at));
+                let server = Server { fs: Arc::clone(&fs), prime: Arc::clone(&prime), modes, give_up };
+                waiting_threads.extend(rings.serve(ring_connection, server));
+            }
             None => drop(ring_connection),
         }
 

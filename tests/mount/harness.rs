@@ -32,6 +32,17 @@ pub fn transport() -> Transport {
     std::env::var("SESSIONFS_TRANSPORT").map_or(Transport::Auto, |name| name.parse().unwrap())
 }
 
+/// Whether requests come by io_uring.
+pub fn by_ring() -> bool {
+    let switched_on =
+        || fs::read_to_string("/sys/module/fuse/parameters/enable_uring").is_ok_and(|on| on.trim() == "Y");
+    match transport() {
+        Transport::Device => false,
+        Transport::Uring => true,
+        Transport::Auto => switched_on(),
+    }
+}
+
 /// Whether a test can run. One that cannot says so aloud, and fails unless the environment says that it need not.
 pub fn can_mount() -> bool {
     let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");

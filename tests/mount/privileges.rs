@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::harness::{Session, can_mount_as_root};
+use crate::harness::{Session, by_ring, can_mount_as_root};
 use crate::sys::{self, Map, as_user, errno};
 
 const CAPABILITY: &CStr = c"security.capability";
@@ -15,8 +15,9 @@ const NET_RAW: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 const OWNER: u32 = 1000;
 const OTHER: u32 = 1001;
 
+/// Asked for alone: with the rest the kernel would ask us, and show what it did not know.
 fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    sys::mode_alone(path).unwrap() & 0o7777
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -176,6 +177,36 @@ fn in_a_sticky_directory_only_the_owners_take_names_away() {
     chown(&dir, Some(0), None).unwrap();
     set_mode(&dir, 0o777);
     as_user(OTHER, OTHER, 0, || fs::remove_file(dir.join("third")).unwrap());
+}
+
+/// POSIX.1e, and Linux's posix_acl_update_mode: as with chmod.
+#[test]
+fn an_acl_takes_the_set_gid_bit_from_who_is_not_in_the_group() {
+    if !can_mount_as_root() {
+        return;
+    }
+    let session = Session::new();
+    let path = session.path("f");
+    fs::write(&path, b"").unwrap();
+    let acl = |uid: u32| {
+        let entry =
+            |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
+        let entries = [(1, 7, u32::MAX), (2, 7, uid), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+        let entries = entries.iter().flat_map(|&(tag, perm, id)| entry(tag, perm, id));
+        2_u32.to_le_bytes().into_iter().chain(entries).collect::<Vec<u8>>()
+    };
+    let set = |by: u32| {
+        as_user(by, by, 0o022, || sys::set_xattr(&path, c"system.posix_acl_access", &acl(OTHER), 0).unwrap());
+        mode(&path)
+    };
+    chown(&path, Some(OWNER), Some(OWNER)).unwrap();
+    set_mode(&path, 0o2755);
+    assert_eq!(set(OWNER), 0o2775, "the owner is in the group");
+    chown(&path, None, Some(77)).unwrap();
+    set_mode(&path, 0o2755);
+    assert_eq!(set(0), 0o2775, "root");
+    // By /dev/fuse the kernel does not say who asks: fuser cannot take that.
+    assert_eq!(set(OWNER), if by_ring() { 0o775 } else { 0o2775 }, "the owner is not in the group");
 }
 
 #[test]

@@ -36,6 +36,16 @@ pub fn rename2(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
     done(result.into()).map(drop)
 }
 
+/// The mode, from a call that asks for nothing else.
+pub fn mode_alone(path: &Path) -> io::Result<u32> {
+    // SAFETY: statx is a struct of integers, for which all zeros is a value.
+    let mut found: libc::statx = unsafe { mem::zeroed() };
+    let (flags, what) = (libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MODE);
+    // SAFETY: the path is a C string, and `found` is a statx to be filled in.
+    done(unsafe { libc::statx(libc::AT_FDCWD, c(path).as_ptr(), flags, what, &raw mut found) }.into())?;
+    Ok(found.stx_mode.into())
+}
+
 /// Gives an open file a name.
 pub fn link_open(file: &File, to: &Path) -> io::Result<()> {
     let (own, to) = (c(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))), c(to));

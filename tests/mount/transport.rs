@@ -7,23 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessionfs::fuse::Transport;
-
-use crate::harness::{Session, can_mount, transport};
+use crate::harness::{Session, by_ring, can_mount};
 use crate::sys::{self, errno};
 
 const CALLERS: usize = 64;
-
-/// Whether requests come by io_uring.
-fn by_ring() -> bool {
-    let switched_on =
-        || fs::read_to_string("/sys/module/fuse/parameters/enable_uring").is_ok_and(|on| on.trim() == "Y");
-    match transport() {
-        Transport::Device => false,
-        Transport::Uring => true,
-        Transport::Auto => switched_on(),
-    }
-}
 
 #[test]
 fn a_file_without_a_name_gets_one_by_link() {

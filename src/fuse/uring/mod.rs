@@ -16,12 +16,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::{debug, warn};
+use log::{debug, error};
 
 use self::queue::Queue;
-use self::serve::Server;
-use super::prime::Prime;
-use crate::fs::Fs;
+pub(super) use self::serve::Server;
 
 /// Off in the kernel's own configuration; root may write Y.
 const SWITCH: &str = "/sys/module/fuse/parameters/enable_uring";
@@ -75,9 +73,9 @@ impl Rings {
     }
 
     /// Has them serve this connection, on which the handshake has agreed on the ring. The threads end with it.
-    pub fn serve(self, connection: OwnedFd, fs: &Arc<Fs>, prime: &Arc<Prime>) -> Vec<JoinHandle<()>> {
+    pub fn serve(self, connection: OwnedFd, server: Server) -> Vec<JoinHandle<()>> {
         let connection = Arc::new(connection);
-        let server = Arc::new(Server { fs: Arc::clone(fs), prime: Arc::clone(prime) });
+        let server = Arc::new(server);
         for start in self.start {
             // A thread that is gone has said why.
             let _ = start.send((Arc::clone(&connection), Arc::clone(&server)));
@@ -98,7 +96,10 @@ fn run(processor: u16, report: &Sender<io::Result<()>>, wait: &Receiver<Start>) 
     let Ok((connection, server)) = wait.recv() else { return };
     match queue.serve(&connection, &server) {
         Ok(()) => debug!("processor {processor}: the connection has ended"),
-        Err(error) => warn!("io_uring on processor {processor}: {error}; the kernel goes on by /dev/fuse"),
+        Err(error) => {
+            error!("FUSE over io_uring on processor {processor}: {error}; mount with --transport device");
+            (server.give_up)();
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Queue {
     /// Serves until the connection ends.
     ///
     /// # Errors
-    /// The kernel did not take the buffers: then it asks by `/dev/fuse`.
+    /// The kernel does not take the buffers, or an answer.
     pub fn serve(&mut self, connection: &Arc<OwnedFd>, server: &Server) -> io::Result<()> {
         stay_on(self.processor);
         if let Err(error) = self.exchange(connection, REGISTER) {

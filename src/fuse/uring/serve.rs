@@ -10,20 +10,24 @@ use zerocopy::FromBytes;
 
 use super::answer::{self, put};
 use super::wire::{
-    CopyIn, CreateIn, CreateOut, FallocateIn, GetXattrIn, InHeader, KEEP_CACHE, LinkIn, LseekIn, LseekOut, MkdirIn,
-    MknodIn, OpenOut, ReadIn, Rename2In, RenameIn, SetAttrIn, SetXattrIn, WriteIn, WriteOut, fattr, name_of, op,
-    write_flag,
+    ACL_KILL_SGID, CopyIn, CreateIn, CreateOut, FallocateIn, GetXattrIn, InHeader, KEEP_CACHE, LinkIn, LseekIn,
+    LseekOut, MkdirIn, MknodIn, OpenOut, ReadIn, Rename2In, RenameIn, SetAttrIn, SetXattrIn, WriteIn, WriteOut, fattr,
+    name_of, op, write_flag,
 };
 use crate::base::limits::MAX_WRITE;
 use crate::base::{Cookie, Errno, Ino, Timestamp};
-use crate::fs::{Attr, Caller, DirEntry, Fs, SetAttr, SetTime, WriteFlags};
+use crate::fs::{Attr, Caller, DirEntry, Fs, SetAttr, SetTime, WriteFlags, XattrMode};
 use crate::fuse::convert::{self, COPY_MAX};
+use crate::fuse::invalidate::Modes;
 use crate::fuse::prime::Prime;
 
 /// Answers requests.
-pub(super) struct Server {
+pub(in crate::fuse) struct Server {
     pub fs: Arc<Fs>,
     pub prime: Arc<Prime>,
+    pub modes: Modes,
+    /// Takes the mount away: what has agreed on the ring cannot go on without.
+    pub give_up: Box<dyn Fn() + Send + Sync>,
 }
 
 /// A request without its payload.
@@ -60,7 +64,7 @@ fn two_names(payload: &[u8]) -> Result<(&[u8], &[u8]), Errno> {
 
 impl Server {
     /// Answers one request: its payload becomes that of the reply, empty where there is none.
-    pub fn answer(&self, request: &Request<'_>, payload: &mut Vec<u8>) -> Result<(), Errno> {
+    pub(super) fn answer(&self, request: &Request<'_>, payload: &mut Vec<u8>) -> Result<(), Errno> {
         let InHeader { opcode, unique, nodeid, .. } = request.header;
         // As fuser does it.
         debug!("FUSE({unique:3}) ino {nodeid:#018x} {}", name_of(opcode));
@@ -199,10 +203,14 @@ impl Server {
             }
             op::REMOVEXATTR => fs.removexattr(&caller, node, name(payload)?)?,
             _ => {
-                let SetXattrIn { size, flags } = request.argument()?;
+                let SetXattrIn { size, flags, setxattr_flags, .. } = request.argument()?;
                 let (name, value) = two_names(payload)?;
                 let value = value.get(..size as usize).ok_or(Errno::Inval)?;
-                fs.setxattr(&caller, node, name, value, convert::xattr_mode(flags as i32)?)?;
+                let mode = match setxattr_flags & ACL_KILL_SGID {
+                    0 => convert::xattr_mode(flags as i32)?,
+                    _ => XattrMode::SetWithoutSetGid,
+                };
+                fs.setxattr(&caller, node, name, value, mode)?;
             }
         }
         payload.clear();
@@ -231,7 +239,9 @@ impl Server {
                 let bytes = payload.get(..size as usize).ok_or(Errno::Inval)?;
                 let has = |bit: u32| write_flags & bit != 0;
                 let flags = WriteFlags { kill_priv: has(write_flag::KILL_SUIDGID), from_cache: has(write_flag::CACHE) };
-                let size = fs.write(node, offset, bytes, flags)? as u32;
+                let written = fs.write(node, offset, bytes, flags);
+                self.modes.tell(fs);
+                let size = written? as u32;
                 put(payload, &WriteOut { size, ..WriteOut::default() });
             }
             op::READLINK => {
@@ -246,7 +256,9 @@ impl Server {
             op::FALLOCATE => {
                 let FallocateIn { offset, length, mode, .. } = request.argument()?;
                 payload.clear();
-                fs.fallocate(&request.caller(0), node, mode as i32, offset, length)?;
+                let allocated = fs.fallocate(&request.caller(0), node, mode as i32, offset, length);
+                self.modes.tell(fs);
+                allocated?;
             }
             op::LSEEK => {
                 let LseekIn { offset, whence, .. } = request.argument()?;
@@ -259,8 +271,9 @@ impl Server {
             op::COPY_FILE_RANGE => {
                 let CopyIn { off_in, nodeid_out, off_out, len, .. } = request.argument()?;
                 let (caller, to) = (request.caller(0), Ino(nodeid_out));
-                let copied = fs.copy_range(&caller, node, off_in, to, off_out, len.min(COPY_MAX))?;
-                put(payload, &WriteOut { size: copied as u32, ..WriteOut::default() });
+                let copied = fs.copy_range(&caller, node, off_in, to, off_out, len.min(COPY_MAX));
+                self.modes.tell(fs);
+                put(payload, &WriteOut { size: copied? as u32, ..WriteOut::default() });
             }
             op::IOCTL => return Err(Errno::NotTty),
             // OPEN, OPENDIR, FLUSH among them: told once, the kernel does without.

@@ -78,6 +78,9 @@ pub(super) mod write_flag {
     pub const KILL_SUIDGID: u32 = 1 << 2;
 }
 
+/// `FUSE_SETXATTR_ACL_KILL_SGID`
+pub(super) const ACL_KILL_SGID: u32 = 1 << 0;
+
 /// `FOPEN_KEEP_CACHE`
 pub(super) const KEEP_CACHE: u32 = 1 << 1;
 
@@ -122,8 +125,8 @@ structures! {
     ReadIn { _fh: u64, offset: u64, size: u32, _read_flags: u32, _lock_owner: u64, _flags: u32, _pad: u32, }
     /// `fuse_write_in`
     WriteIn { _fh: u64, offset: u64, size: u32, write_flags: u32, _lock_owner: u64, _flags: u32, _pad: u32, }
-    /// `fuse_setxattr_in`, as it is without SETXATTR_EXT
-    SetXattrIn { size: u32, flags: u32, }
+    /// `fuse_setxattr_in`, as it is with SETXATTR_EXT
+    SetXattrIn { size: u32, flags: u32, setxattr_flags: u32, _pad: u32, }
     /// `fuse_getxattr_in`, also of LISTXATTR
     GetXattrIn { size: u32, _pad: u32, }
     /// `fuse_fallocate_in`
