@@ -159,5 +159,7 @@ def ltp_tests(source):
 
 def device_of_its_own(program):
     """Whether a test formats a loop device, so that what TMPDIR is on does not matter."""
-    text = "".join(path.read_text(errors="replace") for path in [program.with_suffix(".c"), program] if path.suffix)
+    sources = [program.with_name(re.sub(r"_(16|64)$", "", program.name) + ".c"), program]
+    readable = (path for path in sources if path.suffix in (".c", ".sh") and path.exists())
+    text = "".join(path.read_text(errors="replace") for path in readable)
     return bool(re.search(r"\.(needs_device|format_device|mount_device|all_filesystems|needs_rofs)\s*=\s*1|TST_FORMAT_DEVICE", text))
