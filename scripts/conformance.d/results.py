@@ -61,12 +61,16 @@ def tap(lines, name, result):
         result.fail(f"{name} plan", f"{seen} of {plan} tests reported")
 
 
+def read():
+    return json.loads(JSON.read_text()) if JSON.exists() else {}
+
+
 class Board:
     """All results, the causes of failures that are known, and the two places where they are written down."""
 
     def __init__(self):
         self.limits = tomllib.loads(LIMITS.read_text())["limit"]
-        self.results = json.loads(JSON.read_text()) if JSON.exists() else {}
+        self.results = read()
 
     def add(self, suite, place, result, seconds):
         entry = asdict(result) | {"seconds": round(seconds)}
@@ -85,7 +89,10 @@ class Board:
         failed = self.results[suite].get("sessionfs", {}).get("failed", {})
         return {test: said for test, said in failed.items() if self.cause(suite, test) is None}
 
-    def write(self):
+    def write(self, suite, place):
+        """Writes down one result; the others are as they are on the disk, where another run may have written since."""
+        entry, self.results = self.results[suite][place], read()
+        self.results.setdefault(suite, {})[place] = entry
         JSON.write_text(json.dumps(self.results, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         page = PAGE.read_text()
         for name, text in (("scoreboard", self.scoreboard()), ("skipped", self.skips()), ("limits", self.limit_table())):
