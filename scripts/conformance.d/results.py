@@ -138,9 +138,10 @@ class Board:
                 known[cause] += 1
                 tests.setdefault(cause, []).append(f"{suite} {test}")
         causes = {limit["id"]: limit for limit in self.limits}
-        lines = ["| limit | tests that fail by it | cause | proof |", "| --- | --- | --- | --- |"]
+        lines = ["| limit | whose | tests that fail by it | cause | proof |", "| --- | --- | --- | --- | --- |"]
         for cause, count in known.most_common():
-            limit = causes.get(cause, {"cause": cause, "proof": "the columns of ext4 above"})
+            limit = causes.get(cause, {"kind": "suite", "cause": cause, "proof": "the columns of ext4 above"})
             names = ", ".join(tests[cause][:12]) + (f" and {count - 12} more" if count > 12 else "")
-            lines.append(f"| {cause} | {count}: {names} | {limit['cause']} | {limit['proof']} |")
+            cells = [cause, limit["kind"], f"{count}: {names}", limit["cause"], limit["proof"]]
+            lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
