@@ -15,6 +15,11 @@ PAGE = HERE.parent.parent / "docs" / "conformance.md"
 PLACES = ["sessionfs", "ext4"]
 
 
+def one_line(said):
+    """Without the folders in which it ran: they are another machine's."""
+    return re.sub(r"\s+", " ", re.sub(r"(?<![\w.])(/[^\s/:'\"]+)+/", "", said)).strip()
+
+
 @dataclass
 class Result:
     """Of one suite at one place. `passed` is a number; each failure has its name, each test that did not apply a reason."""
@@ -25,11 +30,11 @@ class Result:
     skipped: dict = field(default_factory=dict)  # reason: how many
 
     def skip(self, reason, count=1):
-        reason = re.sub(r"\s+", " ", reason).strip()[:100] or "no reason given"
+        reason = one_line(reason)[:100] or "no reason given"
         self.skipped[reason] = self.skipped.get(reason, 0) + count
 
     def fail(self, name, said=""):
-        self.failed[name] = re.sub(r"\s+", " ", said).strip()[:200]
+        self.failed[name] = one_line(said)[:200]
 
     @property
     def run(self):
@@ -140,7 +145,7 @@ class Board:
         causes = {limit["id"]: limit for limit in self.limits}
         lines = ["| limit | whose | tests that fail by it | cause | proof |", "| --- | --- | --- | --- | --- |"]
         for cause, count in known.most_common():
-            limit = causes.get(cause, {"kind": "suite", "cause": cause, "proof": "the columns of ext4 above"})
+            limit = causes.get(cause, {"kind": "suite or machine", "cause": cause, "proof": "the columns of ext4 above"})
             names = ", ".join(tests[cause][:12]) + (f" and {count - 12} more" if count > 12 else "")
             cells = [cause, limit["kind"], f"{count}: {names}", limit["cause"], limit["proof"]]
             lines.append("| " + " | ".join(cells) + " |")
