@@ -4,6 +4,8 @@
 
 #[path = "mount/attributes.rs"]
 mod attributes;
+#[path = "mount/exerciser.rs"]
+mod exerciser;
 #[path = "mount/extremes.rs"]
 mod extremes;
 #[path = "mount/files.rs"]

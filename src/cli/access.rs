@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Context, human_bytes};
+use super::process::mounts;
 use crate::base::SessionId;
 use crate::control::{Client, ControlError};
 use crate::fs::Caller;
@@ -89,8 +90,15 @@ pub fn is_leaving(context: &Context, id: &SessionId, holder: &Holder) -> bool {
         return is_ending(holder.pid);
     }
     // Who answers is alive, whatever /proc says: in another PID namespace its number is another's, or nobody's.
-    let asked = connect(&context.store.session(id)).and_then(|client| client.patience(ANSWER)?.status());
-    match asked {
+    let connected = connect(&context.store.session(id));
+    // umount(2) has returned before the server knows: nobody can use the session there, and it will stop. (The socket
+    // comes after the mount, so one that is just coming is not meant.)
+    let server = connected.as_ref().ok().and_then(Client::server_pid);
+    if server.and_then(|pid| mounts::seen_by(pid, id.as_str())) == Some(false) {
+        return true;
+    }
+    let asked = connected.and_then(|client| client.patience(ANSWER)?.status());
+    let going = match asked {
         Err(ControlError::NoAnswer(_)) => {
             // Between the two there is an instant at which neither shows.
             is_ending(holder.pid) || {
@@ -101,7 +109,9 @@ pub fn is_leaving(context: &Context, id: &SessionId, holder: &Holder) -> bool {
         // Slow is not dead; a connection that breaks off is.
         Err(ControlError::Lost(error)) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         _ => false,
-    }
+    };
+    // Or it has gone on its way while it was asked: then the lock says something else by now.
+    going || context.store.holder(id).is_ok_and(|now| now.as_ref() != Some(holder))
 }
 
 /// Whether a process has ended, is ending, or has been sent the SIGKILL that it will end by.

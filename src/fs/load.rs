@@ -51,6 +51,26 @@ impl Core {
         })
     }
 
+    /// Loads what leads to an inode that somebody knows by its number alone: a file handle from before the session was
+    /// opened. What is not there afterwards does not exist.
+    pub(super) fn load_by_number(&self, ino: Ino) -> Result<(), Errno> {
+        let failed = |failure: StoreError| {
+            error!("{failure}");
+            failure.errno()
+        };
+        let mut above: Vec<Ino> = Vec::new();
+        let mut at = ino;
+        while !self.state.lock().inodes.contains_key(&at) {
+            match self.store.parent(at).map_err(failed)? {
+                Some(parent) if !above.contains(&parent) => above.push(parent),
+                // No name leads here from the root.
+                _ => return Ok(()),
+            }
+            at = above[above.len() - 1];
+        }
+        above.into_iter().rev().try_for_each(|directory| self.load_directory(directory)).map_err(failed)
+    }
+
     /// Loads a directory's names together with their inodes: whoever lists a directory looks at its files next.
     fn load_directory(&self, ino: Ino) -> Result<(), StoreError> {
         let _loading = self.loading.lock();

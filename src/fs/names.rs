@@ -128,6 +128,7 @@ impl Core {
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
         check_name(name)?;
         let mut loaded = super::load::Loaded::default();
+        let mut by_number = name == b".";
         loop {
             // Not `look`: a reference is counted. Not `change`: it works on a session that is being stopped.
             let mut state = self.state.lock();
@@ -136,6 +137,11 @@ impl Core {
                     let inode = state.inode_mut(ino)?;
                     inode.lookups += 1;
                     return Ok(Attr::of(&inode.row));
+                }
+                Err(super::Stop::Errno(Errno::Stale)) if by_number => {
+                    drop(state);
+                    by_number = false;
+                    self.load_by_number(parent)?;
                 }
                 Err(super::Stop::Errno(errno)) => return Err(errno),
                 Err(super::Stop::Need(need)) => {

@@ -42,6 +42,14 @@ impl Store {
         })
     }
 
+    /// A directory that has a name for the inode. Looks at every name there is: for the rare who know nothing but a
+    /// number. What it says is only a hint, its checksum is not looked at.
+    pub fn parent(&self, ino: Ino) -> Result<Option<Ino>, StoreError> {
+        let query = "SELECT parent FROM dentry WHERE ino = ?1 LIMIT 1";
+        let found = self.pool.get()?.query_row(query, [ino.0 as i64], |row| row.get::<_, i64>(0)).optional()?;
+        Ok(found.map(|parent| Ino(parent as u64)))
+    }
+
     /// A file's blocks, by index.
     pub fn blocks(&self, ino: Ino) -> Result<Vec<BlockRow>, StoreError> {
         let query = format!("SELECT {BLOCK} FROM block b WHERE b.ino = ?1 ORDER BY b.idx");

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::support::{Bench, alive, eventually, fuse, kill, text};
+use super::support::{Bench, alive, eventually, fuse, is_root, kill, text};
 
 #[test]
 fn mount_serves_until_umount_and_comes_back() {
@@ -113,6 +113,30 @@ fn a_holder_that_is_going_is_waited_for_and_a_healthy_one_is_not() {
     bench.fails(&["mount", "demo", mount], 5, &[&format!("in use by process {}", std::process::id()), "/elsewhere"]);
     assert!(started.elapsed() < Duration::from_secs(2), "at once, and not when it is free");
     held.join().unwrap();
+}
+
+#[test]
+fn a_mount_follows_an_unmount_that_the_server_has_not_noticed_yet() {
+    if !fuse() || !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let at = bench.empty("m");
+    let mount = at.to_str().unwrap();
+    bench.ok(&["mount", "demo", mount]);
+    let server = bench.pid("demo");
+    kill(server, libc::SIGSTOP);
+    let target = std::ffi::CString::new(mount).unwrap();
+    // SAFETY: `target` ends in NUL.
+    assert_eq!(unsafe { libc::umount2(target.as_ptr(), 0) }, 0, "{}", std::io::Error::last_os_error());
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        kill(server, libc::SIGCONT);
+    });
+    bench.ok(&["mount", "demo", mount]);
+    later.join().unwrap();
+    assert_ne!(bench.pid("demo"), server);
+    bench.ok(&["umount", "demo"]);
 }
 
 #[test]

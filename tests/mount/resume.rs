@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Session, can_mount, is_root};
+use crate::harness::{Session, can_mount, can_mount_as_root, is_root};
 use crate::sys;
 
 /// All that `lstat` and the like say of a file, and its content.
@@ -131,4 +131,27 @@ fn files_without_a_name_do_not_come_back() {
     session.remount();
     assert_eq!(sys::statvfs(&session.root()).unwrap().f_bfree, free);
     assert_eq!(fs::read_dir(session.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn file_handles_outlive_a_stop() {
+    if !can_mount_as_root() {
+        return;
+    }
+    let mut session = Session::new();
+    fs::create_dir_all(session.path("a/b/c")).unwrap();
+    fs::write(session.path("a/b/c/file"), "content").unwrap();
+    fs::write(session.path("a/gone"), "").unwrap();
+    let mut handles = ["a/b/c/file", "a/b", "a/gone"].map(|name| sys::handle_of(&session.path(name)).unwrap());
+    fs::remove_file(session.path("a/gone")).unwrap();
+    session.remount();
+    // An ancestor that has moved since is found where it is now.
+    fs::rename(session.path("a"), session.path("moved")).unwrap();
+    let root = File::open(session.root()).unwrap();
+    let [file, directory, gone] = &mut handles;
+    let file = sys::open_by_handle(&root, file).unwrap();
+    assert_eq!(std::io::read_to_string(&file).unwrap(), "content");
+    let opened = sys::open_by_handle(&root, directory).unwrap().metadata().unwrap();
+    assert_eq!(opened.ino(), fs::metadata(session.path("moved/b")).unwrap().ino());
+    assert_eq!(sys::errno(sys::open_by_handle(&root, gone)), libc::ESTALE);
 }

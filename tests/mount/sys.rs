@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr;
@@ -235,4 +235,30 @@ pub fn as_user<T: Send>(uid: u32, gid: u32, umask: u32, work: impl FnOnce() -> T
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+/// A file handle, as `name_to_handle_at` makes it: it names a file without its path.
+#[repr(C)]
+pub struct Handle {
+    bytes: u32,
+    kind: i32,
+    data: [u8; 128],
+}
+
+pub fn handle_of(path: &Path) -> io::Result<Handle> {
+    let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
+    let mut mount = 0;
+    let to: *mut libc::file_handle = (&raw mut handle).cast();
+    // SAFETY: the path is a C string; `handle` begins as a `file_handle` does and has room for the bytes that it states.
+    let result = unsafe { libc::name_to_handle_at(libc::AT_FDCWD, c(path).as_ptr(), to, &raw mut mount, 0) };
+    done(result.into()).map(|_| handle)
+}
+
+/// Opens what a handle names, on the file system that `on` is of.
+pub fn open_by_handle(on: &File, handle: &mut Handle) -> io::Result<File> {
+    // SAFETY: the descriptor is open, and the handle is one that the kernel has filled in.
+    let result = unsafe { libc::open_by_handle_at(on.as_raw_fd(), (&raw mut *handle).cast(), libc::O_RDONLY) };
+    let descriptor = done(result.into())? as i32;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }

@@ -39,8 +39,18 @@ impl Mount {
 
 /// All mounts of this namespace, later ones last.
 fn all() -> Vec<Mount> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    std::fs::read("/proc/self/mountinfo").map(|table| read(&table)).unwrap_or_default()
+}
+
+fn read(table: &[u8]) -> Vec<Mount> {
     table.split(|&b| b == b'\n').filter_map(parse).collect()
+}
+
+/// Whether a process sees a mount of this session, in whichever namespace it lives. What cannot be read shows nothing
+/// either way.
+pub fn seen_by(pid: u32, session: &str) -> Option<bool> {
+    let table = std::fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+    Some(read(&table).iter().any(|mount| mount.session() == Some(session)))
 }
 
 /// The topmost mount at exactly this path, if there is one. Does not touch the path itself: a dead mount would not
@@ -58,7 +68,7 @@ pub fn dead_of(session: &str) -> Vec<Mount> {
         .collect()
 }
 
-/// One line of `/proc/self/mountinfo`: `id parent dev root PATH options … - KIND SOURCE options`.
+/// One line of a `mountinfo` of /proc: `id parent dev root PATH options … - KIND SOURCE options`.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
     let path = unescape(fields.nth(4)?);
