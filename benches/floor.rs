@@ -1,6 +1,6 @@
 //! The floor that the journal is measured against: the same mount with the same kernel flags, whose journal keeps nothing.
 //!
-//! `floor DIR MOUNTPOINT` serves a new session in DIR until standard input ends. `scripts/bench-journal` runs it.
+//! `floor DIR MOUNTPOINT` serves a new session in DIR until standard input ends. `scripts/bench` runs it.
 
 use std::io::Read;
 use std::path::Path;

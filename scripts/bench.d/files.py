@@ -79,12 +79,19 @@ def walk(top: Path) -> None:
 def in_parallel(calls: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
     """One process for each call; a process that fails fails the work."""
     processes = [multiprocessing.Process(target=call, args=arguments, daemon=True) for call, arguments in calls]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode != 0:
-            raise RuntimeError(f"a process of the work ended with {process.exitcode}")
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode != 0:
+                raise RuntimeError(f"a process of the work ended with {process.exitcode}")
+    finally:
+        # Only after a failure or an interrupt is one of them still there, and in the way of unmounting.
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def small(context: Context, side: Side, top: Path) -> Times:

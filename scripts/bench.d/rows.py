@@ -5,6 +5,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,10 +110,9 @@ def measure(work: Work, context: Context, sides: list[Side]) -> dict[str, Result
     taking_part = [side for side in sides if side.name in work.sides or side.name not in ("ours", "ext4", "floor")]
     if work.sides == ("ours",):
         taking_part = [side for side in sides if isinstance(side, Ours)]
-    started: list[Side] = []
-    try:
+    with ExitStack() as ending:
         for side in taking_part:
-            started.append(side)
+            ending.callback(side.end)
             side.start()
         work.prepare(context)
         runs = 1 if work.once else context.scale.runs
@@ -126,8 +126,5 @@ def measure(work: Work, context: Context, sides: list[Side]) -> dict[str, Result
                     results[key].values.setdefault(side.name, []).append(value)
                 os.chdir("/")
                 shutil.rmtree(top)
-    finally:
         print(" " * 60, end="\r", file=sys.stderr)
-        for side in started:
-            side.end()
     return results

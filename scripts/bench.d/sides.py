@@ -69,7 +69,8 @@ class Ours:
         return done.stdout
 
     def mount(self, *options: str) -> None:
-        self.call("-q", "mount", *self.transport, *options, self.session, str(self.root))
+        # Not quiet: the log then says which transport it got.
+        self.call("mount", *self.transport, *options, self.session, str(self.root))
 
     def umount(self) -> None:
         self.call("-q", "umount", self.session)
