@@ -5,8 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from files import MIB, create, directories, p99, seconds, stat, write_big
-from files import in_parallel as together
+from files import MIB, create, directories, in_parallel, p99, seconds, stat, write_big
 from rows import Context, Row, Times, Work
 from sides import Ours, Side, drop_caches, quiet
 
@@ -73,7 +72,7 @@ def full_load(context: Context, side: Side, top: Path) -> Times:
     # The highest so far begins again with what it has now.
     Path(f"/proc/{side.pid()}/clear_refs").write_text("5")
     noise = os.urandom(16 * MIB)
-    together([(write_big, (top / "big", noise, mebibytes)), (create, (top / "small", count))])
+    in_parallel([(write_big, (top / "big", noise, mebibytes)), (create, (top / "small", count))])
     return {"memory-load": memory(side.pid(), "VmHWM")}
 
 

@@ -76,7 +76,7 @@ def walk(top: Path) -> None:
             entry.stat(follow_symlinks=False)
 
 
-def in_parallel(calls: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+def in_parallel(calls: list[tuple[Callable[..., object], tuple[object, ...]]]) -> None:
     """One process for each call; a process that fails fails the work."""
     processes = [multiprocessing.Process(target=call, args=arguments, daemon=True) for call, arguments in calls]
     try:
@@ -181,7 +181,8 @@ def appends(context: Context, side: Side, top: Path) -> Times:
 
 
 def synced(path: Path, count: int) -> list[float]:
-    file = prepared(path, 1)
+    """Writes and syncs pages of a file that is there, of 1 MiB."""
+    file = os.open(path, os.O_RDWR)
 
     def call(i: int) -> None:
         os.pwrite(file, PAGE, i * 37 % 256 * 4096)
@@ -192,18 +193,17 @@ def synced(path: Path, count: int) -> list[float]:
     return times
 
 
-def sync_writer(path: Path, count: int) -> None:
-    synced(path, count)
-
-
 def fsync(context: Context, side: Side, top: Path) -> Times:
     count = context.scale.of(1000, 200)
+    pages = [top / f"page{n}" for n in range(8)]
+    for page in (top / "page", *pages):
+        os.close(prepared(page, 1))
+    side.settle()
     single = synced(top / "page", count)
     side.settle()
     new = each(lambda i=i: new_file(str(top / f"new{i}"), True) for i in range(count))
     side.settle()
-    writers = [(sync_writer, (top / f"page{n}", count // 4)) for n in range(8)]
-    eight = seconds(lambda: in_parallel(writers))
+    eight = seconds(lambda: in_parallel([(synced, (page, count // 4)) for page in pages]))
     return {
         "fsync-p50": statistics.median(single) * 1e6,
         "fsync-p99": p99(single) * 1e6,
