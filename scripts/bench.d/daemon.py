@@ -7,7 +7,7 @@ from pathlib import Path
 
 from files import MIB, create, directories, in_parallel, p99, seconds, stat, write_big
 from rows import Context, Row, Times, Work
-from sides import Ours, Side, drop_caches, quiet
+from sides import Ours, Side, quiet
 
 
 def threads_switches(pid: int) -> int:
@@ -29,8 +29,7 @@ def memory(pid: int, what: str) -> float:
 
 def resume(side: Ours) -> float:
     """Milliseconds from the start of the mount to the end of the first `ls`."""
-    side.umount()
-    drop_caches()
+    side.stop_cold()
 
     def first_ls() -> None:
         side.mount("--existing")

@@ -93,9 +93,13 @@ class Ours:
         self.call("-q", "sync", self.session)
         os.sync()
 
-    def cold(self) -> None:
+    def stop_cold(self) -> None:
         self.umount()
         drop_caches()
+        self.call("--version")
+
+    def cold(self) -> None:
+        self.stop_cold()
         self.mount("--existing")
 
     def pid(self) -> int:
