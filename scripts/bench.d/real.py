@@ -16,7 +16,11 @@ MIN_PACKAGES, MIN_WHEELS, MIN_CRATES = 300, 10, 50
 
 def fetch_web(at: Path) -> None:
     shutil.copytree(HELPERS / "web", at / "web")
-    quiet("npm", "install", "--no-audit", "--no-fund", "--cache", at / "cache", cwd=at / "web")
+    options = ("--no-audit", "--no-fund", "--cache", at / "cache")
+    # From an empty directory, so that the lock file has the packages of other platforms, without which `npm ci` refuses it.
+    quiet("npm", "install", "--package-lock-only", *options, cwd=at / "web")
+    quiet("npm", "ci", *options, cwd=at / "web")
+    quiet("npm", "ci", "--offline", *options, cwd=at / "web")
     packages = (at / "web" / "package-lock.json").read_text().count('"node_modules/')
     if packages < MIN_PACKAGES:
         raise RuntimeError(f"only {packages} packages, not {MIN_PACKAGES}")
