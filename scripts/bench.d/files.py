@@ -193,22 +193,30 @@ def synced(path: Path, count: int) -> list[float]:
     return times
 
 
+def synced_new(prefix: str, count: int) -> list[float]:
+    return each(lambda i=i: new_file(f"{prefix}-{i}", True) for i in range(count))
+
+
 def fsync(context: Context, side: Side, top: Path) -> Times:
-    count = context.scale.of(1000, 200)
+    count = context.scale.of(2000, 200)
     pages = [top / f"page{n}" for n in range(8)]
     for page in (top / "page", *pages):
         os.close(prepared(page, 1))
     side.settle()
     single = synced(top / "page", count)
     side.settle()
-    new = each(lambda i=i: new_file(str(top / f"new{i}"), True) for i in range(count))
+    new = synced_new(str(top / "new"), count)
     side.settle()
-    eight = seconds(lambda: in_parallel([(synced, (page, count // 4)) for page in pages]))
+    new_eight = seconds(lambda: in_parallel([(synced_new, (str(top / f"new{n}"), count // 8)) for n in range(8)]))
+    side.settle()
+    eight = seconds(lambda: in_parallel([(synced, (page, count // 8)) for page in pages]))
     return {
         "fsync-p50": statistics.median(single) * 1e6,
         "fsync-p99": p99(single) * 1e6,
         "fsync-new": statistics.median(new) * 1e6,
-        "fsync-eight": eight / (count // 4 * 8) * 1e6,
+        "fsync-new-p99": p99(new) * 1e6,
+        "fsync-new-eight": new_eight / (count // 8 * 8) * 1e6,
+        "fsync-eight": eight / (count // 8 * 8) * 1e6,
     }
 
 
@@ -262,7 +270,9 @@ WORKS = (
         (
             Row("fsync-p50", "4 KiB write + fsync, p50", "µs", ext4=0.8),
             Row("fsync-p99", "the same, p99", "µs", ext4=1.0),
-            Row("fsync-new", "create, write 4 KiB, fsync, p50", "µs"),
+            Row("fsync-new", "create, write 4 KiB, fsync, p50", "µs", ext4=1.0),
+            Row("fsync-new-p99", "the same, p99", "µs", ext4=1.0),
+            Row("fsync-new-eight", "the same by eight writers, mean", "µs", ext4=1.0),
             Row("fsync-eight", "4 KiB write + fsync by eight writers, mean", "µs", ext4=0.5),
         ),
         fsync,

@@ -20,6 +20,15 @@ def file_system(directory: Path) -> str:
     return found.stdout.split()[-1]
 
 
+def halt_polling() -> int | None:
+    """Nanoseconds for which an idle processor of a KVM guest polls before it halts; None where it is not ours to say."""
+    parameter = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+    driver = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+    if not driver.exists() or driver.read_text().strip() != "haltpoll":
+        return None
+    return int(parameter.read_text())
+
+
 def machine(directory: Path, ours: Ours, scale: Scale) -> dict[str, Any]:
     """Mounts a session once, because only its log says which transport it got."""
     ours.start()
@@ -32,6 +41,7 @@ def machine(directory: Path, ours: Ours, scale: Scale) -> dict[str, Any]:
         "kernel": os.uname().release,
         "file_system": file_system(directory),
         "transport": transport,
+        "halt_poll_ns": halt_polling(),
         "load": round(os.getloadavg()[0], 2),
         "quick": scale.quick,
         "pairs": scale.runs,
@@ -40,9 +50,11 @@ def machine(directory: Path, ours: Ours, scale: Scale) -> dict[str, Any]:
 
 def sentence(machine: dict[str, Any]) -> str:
     kind = "a quick run, whose amounts are smaller than the titles say; " if machine["quick"] else ""
+    halt_poll = machine["halt_poll_ns"]
+    idle = "" if halt_poll is None else f" idle processors poll {halt_poll // 1000} µs before they halt,"
     return (
         f"{machine['version']}, {machine['cores']} cores, kernel {machine['kernel']}, the store on {machine['file_system']},"
-        f" requests by {machine['transport']}, load {machine['load']} at the start; {kind}medians of {machine['pairs']} runs."
+        f" requests by {machine['transport']},{idle} load {machine['load']} at the start; {kind}medians of {machine['pairs']} runs."
     )
 
 
