@@ -8,8 +8,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
-use sessionfs::base::limits::{DIRTY_MAX, JOURNAL_MAX, JOURNAL_SEGMENT};
+use sessionfs::base::limits::{DIRTY_MAX, JOURNAL_KEEP, JOURNAL_MAX, JOURNAL_SEGMENT};
 use sessionfs::base::{Errno, Ino};
 use sessionfs::fs::{Caller, Fs, WriteFlags};
 use sessionfs::store::{CreateOptions, Store, StoreError};
@@ -117,21 +118,50 @@ fn a_burst_survives_the_death_of_the_server() {
 }
 
 #[test]
+fn what_a_burst_took_goes_back_to_the_disk() {
+    let (_dir, database) = session();
+    let fs = start(&database).unwrap();
+    let size = || fs::metadata(journal(&database)).unwrap().len();
+    let mebibytes = 3 * (JOURNAL_KEEP >> 20);
+    let file = burst(&fs, mebibytes);
+    let largest = size();
+    assert!(largest > JOURNAL_KEEP, "{largest}");
+    fs.commit().unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while size() > JOURNAL_KEEP {
+        assert!(Instant::now() < patience, "{} bytes of journal", size());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What is left is good for another burst, and for a recovery.
+    let changed = mebibyte(mebibytes);
+    for i in 0..mebibytes / 2 {
+        fs.write(file, i << 20, &changed, WriteFlags::default()).unwrap();
+    }
+    fs.abandon();
+    let fs = start(&database).unwrap();
+    fs.lookup(Ino::ROOT, b"burst").unwrap();
+    assert!((0..mebibytes / 2).all(|i| read(&fs, file, i << 20, MIB) == changed));
+    assert!(read(&fs, file, (mebibytes - 2) << 20, 4096) == mebibyte(mebibytes - 2)[..4096]);
+    fs.stop().unwrap();
+    assert_no_findings(&database);
+}
+
+#[test]
 fn segments_are_used_again_and_the_journal_stays_within_its_bound() {
     let (_dir, database) = session();
     let fs = start(&database).unwrap();
     let file = create(&fs, "file");
-    for round in 0..JOURNAL_MAX * 2 / (MIB as u64) {
+    let rounds = (JOURNAL_MAX >> 20) + 200;
+    for round in 0..rounds {
         // Always the same place, so that the database stays small.
         fs.write(file, 0, &mebibyte(round), WriteFlags::default()).unwrap();
         let size = fs::metadata(journal(&database)).unwrap().len();
         assert!(size <= JOURNAL_MAX, "{size}");
     }
-    let last = JOURNAL_MAX * 2 / (MIB as u64) - 1;
     fs.abandon();
     let fs = start(&database).unwrap();
     assert_eq!(fs.lookup(Ino::ROOT, b"file").unwrap().ino, file);
-    assert!(read(&fs, file, 0, MIB) == mebibyte(last));
+    assert!(read(&fs, file, 0, MIB) == mebibyte(rounds - 1));
     fs.stop().unwrap();
     assert!(!journal(&database).exists(), "a stop leaves one file");
     assert_no_findings(&database);

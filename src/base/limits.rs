@@ -19,6 +19,9 @@ pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
 /// zstd level of a commit. Measured in `docs/decisions.md`.
 pub const PACK_LEVEL: i32 = 3;
 
+/// The same while a burst waits behind it.
+pub const PACK_LEVEL_BURST: i32 = 1;
+
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
 pub const DB_PAGE_SIZE: u32 = 4 << 10;
 
@@ -95,8 +98,12 @@ pub const JOURNAL_FIRST_SEGMENT: u64 = 256 << 10;
 /// Bytes of every further segment of the journal: of the order of one commit, which is what gives segments back.
 pub const JOURNAL_SEGMENT: u64 = 8 << 20;
 
-/// Bytes of the journal at which changes wait for a commit: the disk it costs, and what a recovery has to read.
-pub const JOURNAL_MAX: u64 = 256 << 20;
+/// Bytes of the journal at which changes wait for a commit: the disk it costs, and what a recovery has to read. A burst
+/// of a session's default cap fits, so that it is taken at the journal's speed and not at that of compression.
+pub const JOURNAL_MAX: u64 = (1 << 30) + (128 << 20);
+
+/// Bytes of the journal's file that are kept when it is no longer needed; what a burst took beyond it goes back to the disk.
+pub const JOURNAL_KEEP: u64 = 64 << 20;
 
 /// The most bytes of one record. Operations are cut so that none needs more; the largest are a 1 MiB write with its rows,
 /// and the rows of [`RANGE_STEP`] bytes of file.

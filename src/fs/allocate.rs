@@ -132,8 +132,8 @@ impl Op<'_> {
     pub fn finish_allocation(&mut self, caller: &Caller, ino: Ino, grown: i64, size: u64) {
         let now = self.now;
         self.drop_capability(ino);
-        if caller.uid != 0 {
-            self.lose_set_id(ino);
+        if let Some(group) = caller.kills_priv() {
+            self.lose_set_id(ino, group);
         }
         self.update(ino, |inode| {
             inode.modified(now);

@@ -11,13 +11,15 @@ use crate::base::{Errno, FileKind, Ino, Timestamp};
 /// The xattr that holds a file's capabilities. Writing to the file, truncating it or changing its owner removes it.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
-/// Clears set-id bits as Linux does on a write by anyone without CAP_FSETID, and on every chown: set-gid only where
-/// the group may execute, for otherwise it does not mean a change of group.
-pub(super) fn clear_set_id(inode: &mut Inode) {
+/// Clears set-id bits as Linux does on a write by anyone without CAP_FSETID, and on every chown: set-gid where the group
+/// may execute, for otherwise it does not mean a change of group, or where `group`, that of a caller without the capability,
+/// is another one (`setattr_should_drop_sgid` in fs/attr.c; supplementary groups, which we are not told, do not count).
+pub(super) fn clear_set_id(inode: &mut Inode, group: Option<u32>) {
+    let outside = group.is_some_and(|group| group != inode.row.gid);
     let mode = &mut inode.row.mode;
     if FileKind::of_mode(*mode) != Some(FileKind::Directory) {
         *mode &= !libc::S_ISUID;
-        if *mode & libc::S_IXGRP != 0 {
+        if *mode & libc::S_IXGRP != 0 || outside {
             *mode &= !libc::S_ISGID;
         }
     }
@@ -50,8 +52,8 @@ impl Core {
             if let Some(size) = set.size {
                 op.resize_file(ino, size)?;
                 op.drop_capability(ino);
-                if caller.uid != 0 {
-                    op.update(ino, clear_set_id);
+                if let Some(group) = caller.kills_priv() {
+                    op.update(ino, |inode| clear_set_id(inode, Some(group)));
                 }
             }
             if chowned {
@@ -60,7 +62,7 @@ impl Core {
             if let Some(acl) = acl {
                 op.put_xattr(ino, acl::ACCESS, &acl);
             }
-            op.set_row(ino, set);
+            op.set_row(caller, ino, set);
             Ok(Attr::of(&op.inode(ino)?.row))
         })
     }
@@ -68,7 +70,7 @@ impl Core {
 
 impl Op<'_> {
     /// Sets what `set` names besides the size. A call that names nothing changes nothing, not even ctime.
-    fn set_row(&mut self, ino: Ino, set: &SetAttr) {
+    fn set_row(&mut self, caller: &Caller, ino: Ino, set: &SetAttr) {
         if *set == SetAttr::default() {
             return;
         }
@@ -81,7 +83,7 @@ impl Op<'_> {
         };
         self.update(ino, |inode| {
             if set.uid.is_some() || set.gid.is_some() {
-                clear_set_id(inode);
+                clear_set_id(inode, caller.kills_priv());
             }
             let row = &mut inode.row;
             row.uid = set.uid.unwrap_or(row.uid);
@@ -98,11 +100,12 @@ impl Op<'_> {
     }
 
     /// Clears set-id bits in an operation whose answer shows no attributes, so that the kernel has to be told.
-    pub fn lose_set_id(&mut self, ino: Ino) {
+    /// `group` as for [`clear_set_id`].
+    pub fn lose_set_id(&mut self, ino: Ino, group: u32) {
         let mode = |op: &Self| op.inode(ino).map(|inode| inode.row.mode);
         let before = mode(self);
         if before.is_ok_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0) {
-            self.update(ino, clear_set_id);
+            self.update(ino, |inode| clear_set_id(inode, Some(group)));
             if mode(self) != before {
                 self.unseen_modes.push(ino);
             }

@@ -13,7 +13,7 @@ use super::Core;
 use super::resize::Resize;
 use super::sealed::Reloaded;
 use super::state::{Refusal, State};
-use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS};
+use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS, PACK_LEVEL, PACK_LEVEL_BURST};
 use crate::base::{Errno, failpoint};
 use crate::format::{SealedTransaction, Transaction};
 use crate::store::{NextIds, StoreError, Superblock, Writer};
@@ -26,6 +26,12 @@ pub(super) fn spawn(fs: Arc<Core>, writer: Writer) -> Result<JoinHandle<()>, Sto
         .map_err(|failure| StoreError::Io(format!("cannot start the committer: {failure}")))
 }
 
+/// Its nice value: a third of the share of those it competes with.
+const COMMITTER_NICE: i32 = 5;
+
+/// Transactions in the queue above which there is a burst.
+const BURST: usize = 4;
+
 struct Committer {
     fs: Arc<Core>,
     writer: Writer,
@@ -35,6 +41,7 @@ struct Committer {
 
 impl Committer {
     fn run(mut self) {
+        give_way();
         loop {
             let work = self.wait_for_work(&mut self.fs.state.lock());
             match work {
@@ -96,9 +103,11 @@ impl Committer {
     /// Commits the oldest sealed transaction, again and again while the disk is full; another failure latches. False
     /// when the committer has to end with it uncommitted.
     fn commit_oldest(&mut self) -> bool {
-        let (operations, next, txn) = match self.fs.state.lock().sealed.front() {
-            Some(oldest) => (oldest.operations, oldest.next, oldest.txn.clone()),
-            None => return true,
+        let (operations, next, txn, level) = {
+            let state = self.fs.state.lock();
+            let Some(oldest) = state.sealed.front() else { return true };
+            let level = if state.sealed.len() > BURST { PACK_LEVEL_BURST } else { PACK_LEVEL };
+            (oldest.operations, oldest.next, oldest.txn.clone(), level)
         };
         let fs = Arc::clone(&self.fs);
         let txn = match txn {
@@ -108,7 +117,7 @@ impl Committer {
         // Nothing is committed that the journal does not hold.
         let ready = txn.and_then(|txn| fs.append(operations.1).map(|()| txn));
         match ready {
-            Ok(Some(txn)) => self.commit(&txn, next),
+            Ok(Some(txn)) => self.commit(&txn, next, level),
             Ok(None) => true,
             Err(failure) => {
                 fs.fail(&failure);
@@ -117,12 +126,12 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, sealed: &SealedTransaction, next: NextIds) -> bool {
+    fn commit(&mut self, sealed: &SealedTransaction, next: NextIds, level: i32) -> bool {
         let started = Instant::now();
         let mut told = false;
         loop {
             failpoint::passed("a sealed transaction is not committed yet");
-            match self.writer.commit(sealed, next) {
+            match self.writer.commit_at(level, sealed, next) {
                 Ok(superblock) => {
                     failpoint::passed("a sealed transaction is committed");
                     self.committed(sealed, &superblock, started.elapsed());
@@ -181,6 +190,10 @@ impl Committer {
     }
 
     fn maintain(&mut self) {
+        let committed = self.fs.state.lock().committed;
+        if let Err(failure) = self.fs.journal.shrink(committed) {
+            warn!("the journal keeps the room of a burst: {failure}");
+        }
         let more = self.writer.maintain(Duration::from_millis(MAINTAIN_STEP_MS));
         self.maintenance_waits = more.unwrap_or_else(|failure| {
             warn!("housekeeping put off: {failure}");
@@ -213,6 +226,15 @@ impl Committer {
         state.resizes.clear();
         drop(state);
         fs.progress.notify_all();
+    }
+}
+
+/// Puts this thread, and those that it starts to compress, behind whoever serves or works in the session: on a machine
+/// with two processors it would take both from them.
+fn give_way() {
+    // SAFETY: the call takes only numbers; 0 is the calling thread (setpriority(2), on Linux).
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMMITTER_NICE) } != 0 {
+        log::debug!("the committer keeps its priority: {}", std::io::Error::last_os_error());
     }
 }
 

@@ -106,7 +106,7 @@ impl Core {
         let step = if copy.from_at % BLOCK == copy.to_at % BLOCK { BLOCK - copy.from_at % BLOCK } else { STEP };
         let mut bytes = Vec::new();
         self.read(copy.from, copy.from_at, copy.length.min(step) as usize, &mut bytes)?;
-        let flags = WriteFlags { kill_priv: caller.uid != 0, from_cache: false };
+        let flags = WriteFlags { kill_priv: caller.kills_priv(), from_cache: false };
         self.write(copy.to, copy.to_at, &bytes, flags).map(|written| written as u64)
     }
 }

@@ -182,8 +182,8 @@ impl Op<'_> {
     /// What a write means to the inode: its times, its length (at least `until`), its privileges.
     fn finish_write(&mut self, ino: Ino, grown: i64, until: u64, flags: WriteFlags) {
         self.drop_capability(ino);
-        if flags.kill_priv {
-            self.lose_set_id(ino);
+        if let Some(group) = flags.kill_priv {
+            self.lose_set_id(ino, group);
         }
         let now = self.now;
         self.update(ino, |inode| {

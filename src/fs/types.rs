@@ -15,6 +15,13 @@ pub struct Caller {
     pub umask: u32,
 }
 
+impl Caller {
+    /// Whose set-id bits go with what they do to a file: the caller's group, unless it is root, who may keep them.
+    pub fn kills_priv(&self) -> Option<u32> {
+        (self.uid != 0).then_some(self.gid)
+    }
+}
+
 /// What `stat` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The fields are stat(2)'s own.
@@ -85,8 +92,8 @@ pub enum RenameMode {
 /// What a write says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteFlags {
-    /// The kernel asks for set-id bits and capabilities to be cleared (`FUSE_WRITE_KILL_SUIDGID`).
-    pub kill_priv: bool,
+    /// Set-id bits are to be cleared (`FUSE_WRITE_KILL_SUIDGID`): the writer's group.
+    pub kill_priv: Option<u32>,
     /// The bytes come from the page cache, after a store to mapped memory (`FUSE_WRITE_CACHE`).
     pub from_cache: bool,
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::attr::CAPABILITY;
-use super::types::{Attr, Caller, DirEntry, SetAttr, XattrMode};
+use super::types::{Attr, Caller, DirEntry, SetAttr, WriteFlags, XattrMode};
 use super::{Core, acl};
 use crate::base::{Cookie, Errno, IdMaps, Ino};
 use crate::store::{Opened, StoreError};
@@ -53,6 +53,35 @@ impl Fs {
         Caller { uid: self.ids.users.stored(caller.uid), gid: self.ids.groups.stored(caller.gid), ..*caller }
     }
 
+    /// Who changes something: of a group by its id as stored, because files are; of a user by that of this host.
+    fn member(&self, caller: &Caller) -> Caller {
+        Caller { gid: self.ids.groups.stored(caller.gid), ..*caller }
+    }
+
+    /// [`Core::write`]
+    pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, Errno> {
+        let kill_priv = flags.kill_priv.map(|group| self.ids.groups.stored(group));
+        self.core.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags })
+    }
+
+    /// [`Core::fallocate`]
+    pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
+        self.core.fallocate(&self.member(caller), ino, mode, offset, length)
+    }
+
+    /// [`Core::copy_range`]
+    pub fn copy_range(
+        &self,
+        caller: &Caller,
+        from: Ino,
+        from_at: u64,
+        to: Ino,
+        to_at: u64,
+        length: u64,
+    ) -> Result<u64, Errno> {
+        self.core.copy_range(&self.member(caller), from, from_at, to, to_at, length)
+    }
+
     /// [`Core::lookup`]
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
         self.core.lookup(parent, name).map(|attr| self.shown(attr))
@@ -67,7 +96,7 @@ impl Fs {
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
         let uid = set.uid.map(|uid| self.ids.users.stored(uid));
         let gid = set.gid.map(|gid| self.ids.groups.stored(gid));
-        self.core.setattr(caller, ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
+        self.core.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
     }
 
     /// [`Core::readdir`]

@@ -239,7 +239,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -249,7 +249,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let flags = convert::write_flags(write_flags);
+        let flags = convert::write_flags(write_flags, request);
         if self.fs.would_wait(Some(data.len() as u64)) {
             let (data, length) = (data.to_vec(), data.len());
             let modes = self.modes.clone();

@@ -133,9 +133,9 @@ pub(super) fn create_error(error: Errno, flags: i32) -> Errno {
     }
 }
 
-pub(super) fn write_flags(flags: fuser::WriteFlags) -> WriteFlags {
+pub(super) fn write_flags(flags: fuser::WriteFlags, request: &Request) -> WriteFlags {
     WriteFlags {
-        kill_priv: flags.contains(fuser::WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        kill_priv: flags.contains(fuser::WriteFlags::FUSE_WRITE_KILL_SUIDGID).then_some(request.gid()),
         from_cache: flags.contains(fuser::WriteFlags::FUSE_WRITE_CACHE),
     }
 }

@@ -89,10 +89,19 @@ fn privileges_of_a_file_go_with_a_change_as_linux_takes_them() {
             assert_eq!(left(&path), expected, "{what} by another user");
         }
     }
-    // Set-gid without group execute does not mean a change of group, and stays.
-    set_mode(&path, 0o2767);
-    as_user(OTHER, OTHER, 0o022, || open(&path).write_all_at(b"x", 0).unwrap());
-    assert_eq!(mode(&path), 0o2767);
+    // Set-gid without group execute does not mean a change of group, and stays, but not by somebody outside of the group.
+    for (group, left) in [(OWNER, 0o2767), (OTHER, 0o767)] {
+        let changes: [fn(&Path); 3] = [
+            |path| open(path).write_all_at(b"x", 0).unwrap(),
+            |path| open(path).set_len(3).unwrap(),
+            |path| sys::fallocate(&open(path), 0, 0, 8192).unwrap(),
+        ];
+        for change in changes {
+            set_mode(&path, 0o2767);
+            as_user(OTHER, group, 0o022, || change(&path));
+            assert_eq!(mode(&path), left, "by group {group}");
+        }
+    }
     // Through a mapping: Linux leaves set-id bits; it leaves the capability, too, but here every WRITE takes that away.
     prepare();
     as_user(OTHER, OTHER, 0o022, || {

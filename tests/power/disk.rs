@@ -285,6 +285,14 @@ impl DiskFile for RecordingFile {
         self.lengthen(&mut state, at + len)
     }
 
+    fn cut(&self, len: u64) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        state.faults.call(Kind::Resize).map_err(failed)?;
+        self.real.set_len(len)?;
+        state.push(Event::Resize { file: self.file, size: len });
+        Ok(())
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.shared.lock().faults.call(Kind::Size).map_err(failed)?;
         Ok(self.real.metadata()?.len())

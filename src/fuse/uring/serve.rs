@@ -238,7 +238,8 @@ impl Server {
                 let WriteIn { offset, size, write_flags, .. } = request.argument()?;
                 let bytes = payload.get(..size as usize).ok_or(Errno::Inval)?;
                 let has = |bit: u32| write_flags & bit != 0;
-                let flags = WriteFlags { kill_priv: has(write_flag::KILL_SUIDGID), from_cache: has(write_flag::CACHE) };
+                let kill_priv = has(write_flag::KILL_SUIDGID).then_some(request.header.gid);
+                let flags = WriteFlags { kill_priv, from_cache: has(write_flag::CACHE) };
                 let written = fs.write(node, offset, bytes, flags);
                 self.modes.tell(fs);
                 let size = written? as u32;

@@ -14,6 +14,7 @@ pub(super) use self::packing::{Packed, pack_stored};
 pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, read, superblock};
+use crate::base::limits::PACK_LEVEL;
 use crate::base::{Ino, Map, Name, PackId, Seq, Set, Timestamp, Txid, failpoint};
 use crate::format::{Change, Transaction};
 
@@ -21,11 +22,16 @@ impl Writer {
     /// Commits a transaction durably. `next.pack` is ignored: packs are numbered here. A transaction without changes
     /// commits nothing. After an error the database is what it was before, and the same commit may be tried again.
     pub fn commit(&mut self, txn: &Transaction, next: NextIds) -> Result<Superblock, StoreError> {
+        self.commit_at(PACK_LEVEL, txn, next)
+    }
+
+    /// The same, compressing with a level of zstd's.
+    pub fn commit_at(&mut self, level: i32, txn: &Transaction, next: NextIds) -> Result<Superblock, StoreError> {
         if txn.is_empty() {
             return Ok(self.state.clone());
         }
         self.bound_wal()?;
-        let packed = pack(contents(txn), self.state.next.pack);
+        let packed = pack(contents(txn), self.state.next.pack, level);
         match write(&mut self.sql, &mut self.space, &self.state, txn, next, &packed) {
             Ok(state) => {
                 self.state = state.clone();

@@ -40,17 +40,17 @@ pub(in crate::store) struct Packed {
 
 /// Packs content again that was stored before.
 pub(in crate::store) fn pack_stored(stored: &[(DataId, Vec<u8>)], first: PackId) -> Vec<Packed> {
-    pack(stored.iter().map(|(id, bytes)| Item::new(*id, bytes)).collect(), first)
+    pack(stored.iter().map(|(id, bytes)| Item::new(*id, bytes)).collect(), first, PACK_LEVEL)
 }
 
 /// Packs all items in their order; the first pack gets the id `first`, the others follow.
-pub(super) fn pack(items: Vec<Item<'_>>, first: PackId) -> Vec<Packed> {
+pub(super) fn pack(items: Vec<Item<'_>>, first: PackId, level: i32) -> Vec<Packed> {
     let groups = groups(&items);
     let id = |at: usize| PackId(first.0 + at as u64);
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     if groups.len() < 2 || cores < 2 {
         // The ordinary small commit: not worth a thread.
-        return groups.iter().enumerate().map(|(at, group)| encode(id(at), group)).collect();
+        return groups.iter().enumerate().map(|(at, group)| encode(id(at), group, level)).collect();
     }
     let taken = AtomicUsize::new(0);
     let work = || {
@@ -58,7 +58,7 @@ pub(super) fn pack(items: Vec<Item<'_>>, first: PackId) -> Vec<Packed> {
         while let at = taken.fetch_add(1, Ordering::Relaxed)
             && let Some(group) = groups.get(at)
         {
-            made.push(encode(id(at), group));
+            made.push(encode(id(at), group, level));
         }
         made
     };
@@ -95,7 +95,7 @@ fn groups<'i, 'a>(items: &'i [Item<'a>]) -> Vec<&'i [Item<'a>]> {
     groups
 }
 
-fn encode(id: PackId, items: &[Item<'_>]) -> Packed {
+fn encode(id: PackId, items: &[Item<'_>], level: i32) -> Packed {
     let mut builder = PackBuilder::default();
     let places = items.iter().map(|item| {
         let position = builder.push(item.id, item.bytes);
@@ -105,7 +105,7 @@ fn encode(id: PackId, items: &[Item<'_>]) -> Packed {
     });
     let places = places.collect();
     failpoint::passed("a pack is not compressed yet");
-    let frame = builder.encode(id, PACK_LEVEL);
+    let frame = builder.encode(id, level);
     failpoint::passed("a pack is compressed and nobody has it");
     Packed { id, frame, places }
 }
@@ -122,7 +122,7 @@ mod tests {
             (0..5_000u32).map(|i| vec![(i % 251) as u8 + 1; (i as usize * 37) % 3_000]).collect();
         let ids = || (1..).map(DataId);
         let items = ids().zip(&blocks).map(|(id, bytes)| Item::new(id, bytes)).collect();
-        let packed = pack(items, PackId(10));
+        let packed = pack(items, PackId(10), PACK_LEVEL);
         assert!(packed.len() > 2);
         assert!(packed.iter().map(|pack| pack.id).eq((10..).map(PackId).take(packed.len())));
         let places = packed.iter().flat_map(|pack| {
@@ -143,9 +143,9 @@ mod tests {
     fn blocks_of_zeros_take_no_room_and_do_not_swell_a_pack() {
         let zeros = vec![0; BLOCK_SIZE];
         let items: Vec<_> = (1..=10_000).map(|id| Item::new(DataId(id), &zeros)).collect();
-        let packed = pack(items, PackId(1));
+        let packed = pack(items, PackId(1), PACK_LEVEL);
         assert_eq!(packed.len(), 3);
         assert!(packed.iter().all(|pack| pack.places.iter().all(|(_, place)| place.len == 0)));
-        assert!(pack(Vec::new(), PackId(1)).is_empty());
+        assert!(pack(Vec::new(), PackId(1), PACK_LEVEL).is_empty());
     }
 }

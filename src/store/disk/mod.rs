@@ -54,6 +54,9 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Takes the space of `at..at + len` from the disk, so that writing there cannot find it full. It reads as zeros.
     fn allocate(&self, at: u64, len: u64) -> io::Result<()>;
 
+    /// Gives everything from `len` on back to the disk.
+    fn cut(&self, len: u64) -> io::Result<()>;
+
     /// Its length in bytes.
     fn size(&self) -> io::Result<u64>;
 
@@ -199,6 +202,10 @@ impl DiskFile for HostFile {
                 let _ = self.file.set_len(before);
             }
         })
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -82,6 +82,27 @@ impl Appender {
         self.uses.push(Use::Free { written });
     }
 
+    /// Goes on in one of the first `keep` segments, if it is in a later one and can.
+    pub fn go_back(&mut self, keep: usize, journal: &Journal) -> Result<(), StoreError> {
+        if self.position.segment < keep || self.next_free().is_none_or(|next| next >= keep) {
+            return Ok(());
+        }
+        self.next_segment(journal)?;
+        journal.left.store(self.position.left(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Forgets segments at the end that hold nothing, down to `keep` of them; returns how many. One that can be gone on to
+    /// always stays: operations may count on it.
+    pub fn forget_last(&mut self, keep: usize) -> usize {
+        let free = |used: &&Use| matches!(used, Use::Free { .. });
+        let at_end = self.uses.iter().rev().take_while(free).count();
+        let all = self.uses.iter().filter(free).count();
+        let surplus = self.uses.len().saturating_sub(keep).min(at_end).min(all.saturating_sub(1));
+        self.uses.truncate(self.uses.len() - surplus);
+        surplus
+    }
+
     pub fn has_written_segment(&self) -> bool {
         self.uses.contains(&Use::Free { written: true })
     }
@@ -160,10 +181,14 @@ impl Appender {
         journal.file.write_at(bytes, at).map_err(|error| StoreError::from_io(&journal.path, &error))
     }
 
-    /// Goes on in a free segment, one that is written if possible.
-    fn next_segment(&mut self, journal: &Journal) -> Result<(), StoreError> {
+    /// A free segment, one that is written if possible.
+    fn next_free(&self) -> Option<usize> {
         let free = |written| self.uses.iter().position(|&used| used == Use::Free { written });
-        let Some(next) = free(true).or_else(|| free(false)) else {
+        free(true).or_else(|| free(false))
+    }
+
+    fn next_segment(&mut self, journal: &Journal) -> Result<(), StoreError> {
+        let Some(next) = self.next_free() else {
             return Err(StoreError::Io(format!("{}: an operation found no room", journal.path.display())));
         };
         journal.ready.fetch_sub(1, Ordering::AcqRel);

@@ -276,6 +276,25 @@ impl Journal {
         self.ready.fetch_add(freed, Ordering::Release);
     }
 
+    /// Gives room back to the disk that a burst took and nothing needs now.
+    ///
+    /// It needs no sync: what is cut off held only committed operations, and is believed as little if it comes back.
+    pub fn shrink(&self, committed: Seq) -> Result<(), StoreError> {
+        let _growing = self.growing.lock();
+        let end = {
+            let mut appender = self.appender.lock();
+            appender.go_back(segment::SEGMENTS_KEPT, self).map_err(|failure| self.latch(failure))?;
+            self.ready.fetch_add(appender.free(committed), Ordering::Release);
+            let surplus = appender.forget_last(segment::SEGMENTS_KEPT);
+            if surplus == 0 {
+                return Ok(());
+            }
+            self.ready.fetch_sub(surplus, Ordering::AcqRel);
+            place(appender.segments() - 1).end
+        };
+        self.file.cut(end).map_err(|error| StoreError::from_io(&self.path, &error))
+    }
+
     /// Takes the journal away. The session database has everything that was in it.
     pub fn remove(&self) -> Result<(), StoreError> {
         failpoint::passed("the database is closed and the journal is still there");

@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
-use crate::base::limits::{JOURNAL_FIRST_SEGMENT, JOURNAL_MAX, JOURNAL_SEGMENT};
+use crate::base::limits::{JOURNAL_FIRST_SEGMENT, JOURNAL_KEEP, JOURNAL_MAX, JOURNAL_SEGMENT};
 
 /// The first append after a sync begins at a multiple of this, so that what was synced is never written again.
 pub(super) const SYNC_UNIT: u64 = 4096;
 
 /// The most segments a journal has.
 pub(super) const SEGMENTS_MAX: usize = 1 + ((JOURNAL_MAX - JOURNAL_FIRST_SEGMENT) / JOURNAL_SEGMENT) as usize;
+
+/// Those it keeps when it could do with fewer.
+pub(super) const SEGMENTS_KEPT: usize = 1 + ((JOURNAL_KEEP - JOURNAL_FIRST_SEGMENT) / JOURNAL_SEGMENT) as usize;
 
 /// The bytes of the file that a segment occupies.
 pub(super) fn place(segment: usize) -> Range<u64> {
