@@ -11,7 +11,6 @@ from xml.sax.saxutils import escape
 from rows import Result, Scale
 from sides import Ours
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 CHART = "performance.svg"
 
 
@@ -48,14 +47,19 @@ def machine(directory: Path, ours: Ours, scale: Scale) -> dict[str, Any]:
     }
 
 
-def sentence(machine: dict[str, Any]) -> str:
-    kind = "a quick run, whose amounts are smaller than the titles say; " if machine["quick"] else ""
+def setting(machine: dict[str, Any]) -> str:
+    """Of whom and where the figures are."""
     halt_poll = machine["halt_poll_ns"]
-    idle = "" if halt_poll is None else f" idle processors poll {halt_poll // 1000} µs before they halt,"
+    idle = "" if halt_poll is None else f", idle processors poll {halt_poll // 1000} µs before they halt"
     return (
         f"{machine['version']}, {machine['cores']} cores, kernel {machine['kernel']}, the store on {machine['file_system']},"
-        f" requests by {machine['transport']},{idle} load {machine['load']} at the start; {kind}medians of {machine['pairs']} runs."
+        f" requests by {machine['transport']}{idle}, load {machine['load']} at the start"
     )
+
+
+def sentence(machine: dict[str, Any]) -> str:
+    kind = "a quick run, whose amounts are smaller than the titles say; " if machine["quick"] else ""
+    return f"{setting(machine)}; {kind}medians of {machine['pairs']} runs."
 
 
 def number(value: float) -> str:
@@ -124,13 +128,19 @@ def markdown(results: list[Result], machine: dict[str, Any], left_out: dict[str,
     return "\n".join(text)
 
 
+def put(page: Path, what: str, text: str) -> None:
+    """Puts a text between the page's markers of that name."""
+    begin, end = f"<!-- {what}: begin -->", f"<!-- {what}: end -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise RuntimeError(f"{page} has no {begin} before {end}: put them where it is to be")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def write_markdown(page: Path, results: list[Result], machine: dict[str, Any], left_out: dict[str, str]) -> None:
     """Puts the table between the markers of the page, and the chart beside it."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise RuntimeError(f"{page} has no {BEGIN} before {END}: put them where the table is to be")
-    page.write_text(f"{before}{begin}\n{markdown(results, machine, left_out)}\n{end}{after}")
+    put(page, "measured", markdown(results, machine, left_out))
     page.with_name(CHART).write_text(chart(results))
 
 
