@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    sessionfs::base::memory::keep_little();
     sessionfs::cli::main()
 }

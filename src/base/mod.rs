@@ -5,6 +5,7 @@ pub mod failpoint;
 mod idmap;
 mod ids;
 pub mod limits;
+pub mod memory;
 mod time;
 
 pub use errno::Errno;

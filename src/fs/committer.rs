@@ -14,7 +14,7 @@ use super::resize::Resize;
 use super::sealed::Reloaded;
 use super::state::{Refusal, State};
 use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS, PACK_LEVEL, PACK_LEVEL_BURST};
-use crate::base::{Errno, failpoint};
+use crate::base::{Errno, failpoint, memory};
 use crate::format::{SealedTransaction, Transaction};
 use crate::store::{NextIds, StoreError, Superblock, Writer};
 
@@ -199,6 +199,9 @@ impl Committer {
             warn!("housekeeping put off: {failure}");
             false
         });
+        if !self.maintenance_waits {
+            memory::give_back();
+        }
     }
 
     /// Everything is committed, or cannot be: closes the database and leaves the result for whoever asks.
