@@ -18,6 +18,7 @@ def fetch_web(at: Path) -> None:
     shutil.copytree(HELPERS / "web", at / "web")
     options = ("--no-audit", "--no-fund", "--cache", at / "cache")
     # From an empty directory, so that the lock file has the packages of other platforms, without which `npm ci` refuses it.
+    # For the same reason package.json pins rollup: registries that mirror with a delay lack the newest for some platform.
     quiet("npm", "install", "--package-lock-only", *options, cwd=at / "web")
     quiet("npm", "ci", *options, cwd=at / "web")
     quiet("npm", "ci", "--offline", *options, cwd=at / "web")

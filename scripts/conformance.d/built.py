@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from place import Unusable, run, user
-from registry import command
+from registry import command, fsx_runs
 from results import Result, tap
 
 TESTER = 65533  # an ordinary user for git's tests, which skip some when they are root's
@@ -47,6 +47,22 @@ def pjdfstest_c(place, _tools, _options):
         said = command("sh", script, timeout=600, cwd=directory).stdout
         tap(said.splitlines(), str(script.relative_to(source / "tests")), result)
     return result
+
+
+def fsx_c(place, _tools, options):
+    """Four seeds, in one process each."""
+    return fsx_runs(place, from_xfstests(), options.operations, options.operations, resuming=False)
+
+
+def fsx_c_resumed(place, _tools, options):
+    return fsx_runs(place, from_xfstests(), options.operations, 10_000, resuming=True)
+
+
+def from_xfstests():
+    """The fsx of xfstests, whose mappings come and go, with fallocate in all its modes and copy_file_range."""
+    source = tree("XFSTESTS", "ltp/fsx")
+    options = ["-q", "-l", 262_144, "-o", 65_536]
+    return described(source), lambda count, seed, file: [source / "ltp/fsx", *options, "-N", count, "-S", seed, file]
 
 
 def git(place, _tools, options):
