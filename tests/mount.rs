@@ -14,10 +14,18 @@ mod files;
 mod harness;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
+#[path = "mount/locks.rs"]
+mod locks;
+#[path = "mount/mapping.rs"]
+mod mapping;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/peer.rs"]
+mod peer;
 #[path = "mount/privileges.rs"]
 mod privileges;
+#[path = "mount/programs.rs"]
+mod programs;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/resume.rs"]
