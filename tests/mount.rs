@@ -8,6 +8,8 @@ mod attributes;
 mod exerciser;
 #[path = "mount/extremes.rs"]
 mod extremes;
+#[path = "mount/fanotify.rs"]
+mod fanotify;
 #[path = "mount/files.rs"]
 mod files;
 #[path = "mount/harness.rs"]
@@ -39,3 +41,5 @@ mod sys;
 mod times;
 #[path = "mount/transport.rs"]
 mod transport;
+#[path = "mount/watch.rs"]
+mod watch;

@@ -1,4 +1,4 @@
-//! What programs do with mapped memory: they run from it, and databases share it.
+//! What programs do: they run from a session, share a database in it, and watch its files.
 
 use std::ffi::CString;
 use std::fs;
@@ -7,12 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::harness::{Session, can_mount};
-use crate::peer::{self, Peer};
+use crate::peer::{self, Peer, eventually};
 use crate::sys::errno;
 
 #[test]
@@ -85,8 +87,9 @@ fn programs_and_libraries_run_from_a_session() {
     let mut line = String::new();
     writeln!(input, "before").unwrap();
     output.read_line(&mut line).unwrap();
-    fs::write(session.path("update"), "#!/bin/sh\necho updated\n").unwrap();
-    fs::set_permissions(session.path("update"), fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by a process that ends: a program that somebody has open for writing cannot be started.
+    let update = r"printf '#!/bin/sh\necho updated\n' > update && chmod 755 update";
+    assert!(Command::new("sh").args(["-ec", update]).current_dir(session.root()).status().unwrap().success());
     fs::rename(session.path("update"), &cat).unwrap();
     writeln!(input, "after").unwrap();
     output.read_line(&mut line).unwrap();
@@ -169,4 +172,57 @@ fn two_processes_share_a_sqlite_database_in_wal_mode() {
     let own = Connection::open(&path).unwrap();
     let whole: String = own.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!((whole.as_str(), count(&own)), ("ok", 240));
+}
+
+const NODE_WATCHER: &str = r#"
+    require("fs").watch(process.argv[1], { recursive: true }, (event, name) => console.log(`${event} ${name}`));
+    process.stdin.on("end", () => process.exit()).resume();
+    console.log("ready");
+"#;
+
+#[test]
+fn node_watches_a_tree() {
+    if !can_mount() {
+        return;
+    }
+    if !Command::new("node").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no node");
+        return;
+    }
+    let session = Session::new();
+    let deep = session.path("src/components/deep");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("old.js"), b"old").unwrap();
+    let mut node = Command::new("node");
+    node.args(["-e", NODE_WATCHER, "--"]).arg(session.root()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut node = node.spawn().unwrap();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let (output, to) = (node.stdout.take().unwrap(), Arc::clone(&lines));
+    let reader = thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line));
+    });
+    let told = |event: &str| lines.lock().unwrap().iter().any(|line| line == event);
+    eventually("node has begun", || told("ready"));
+    // It says that it is ready before every watch is in place, so each change is made until it is seen.
+    eventually("a change of an old file", || {
+        fs::write(deep.join("old.js"), b"changed").unwrap();
+        told("change src/components/deep/old.js")
+    });
+    eventually("a new file", || {
+        let _ = fs::remove_file(deep.join("new.js"));
+        fs::write(deep.join("new.js"), b"new").unwrap();
+        told("rename src/components/deep/new.js")
+    });
+    fs::create_dir_all(session.path("src/added")).unwrap();
+    eventually("a change in a new directory", || {
+        fs::write(session.path("src/added/file.js"), b"again").unwrap();
+        told("change src/added/file.js")
+    });
+    lines.lock().unwrap().clear();
+    fs::remove_file(deep.join("old.js")).unwrap();
+    eventually("a file that goes", || told("rename src/components/deep/old.js"));
+    // It ends with its input, as it does when this test fails.
+    drop(node.stdin.take());
+    assert!(node.wait().unwrap().success());
+    reader.join().unwrap();
 }
