@@ -8,16 +8,26 @@ mod attributes;
 mod exerciser;
 #[path = "mount/extremes.rs"]
 mod extremes;
+#[path = "mount/fanotify.rs"]
+mod fanotify;
 #[path = "mount/files.rs"]
 mod files;
 #[path = "mount/harness.rs"]
 mod harness;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
+#[path = "mount/locks.rs"]
+mod locks;
+#[path = "mount/mapping.rs"]
+mod mapping;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/peer.rs"]
+mod peer;
 #[path = "mount/privileges.rs"]
 mod privileges;
+#[path = "mount/programs.rs"]
+mod programs;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/resume.rs"]
@@ -31,3 +41,5 @@ mod sys;
 mod times;
 #[path = "mount/transport.rs"]
 mod transport;
+#[path = "mount/watch.rs"]
+mod watch;

@@ -199,13 +199,19 @@ impl Op<'_> {
 }
 
 impl Op<'_> {
+    /// Writes everything, or nothing and says ENOSPC.
+    pub fn write_whole(&mut self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Step<usize> {
+        let end = offset + bytes.len() as u64;
+        if self.affordable(ino, offset, end)? < end {
+            return Err(Errno::NoSpc.into());
+        }
+        self.write(ino, offset, bytes, flags)
+    }
+
     /// Writes pages back that were stored to while mapped: every one that is allocated already or fits under the cap,
     /// whatever becomes of its neighbours. Returns whether that was all of them.
     pub fn write_mapped(&mut self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Step<bool> {
         let end = offset + bytes.len() as u64;
-        if self.affordable(ino, offset, end).is_ok_and(|until| until == end) {
-            return self.write(ino, offset, bytes, flags).map(|_| true);
-        }
         self.look_at_capability(ino)?;
         let blocks = self.blocks(ino)?;
         let mut free = self.pieces_free();
@@ -260,6 +266,11 @@ impl Core {
             return Err(Errno::FBig);
         }
         if flags.from_cache {
+            // As a whole first: that waits for the space of unlinked files, which for a part would never be asked for.
+            match self.change(|op| op.write_whole(ino, offset, bytes, flags)) {
+                Err(Errno::NoSpc) => {}
+                done => return done,
+            }
             // The kernel does not look at how much of a writeback was taken, so what is left out has to be an error.
             let all = self.change(|op| op.write_mapped(ino, offset, bytes, flags))?;
             return if all { Ok(bytes.len()) } else { Err(Errno::NoSpc) };

@@ -170,6 +170,21 @@ impl Session {
         assert!(status.success(), "{status}:\n{}", server.log.lock().unwrap().join("\n"));
     }
 
+    /// Kills the server, and mounts again in the place of the dead mount, which who has it in use keeps.
+    pub fn crash(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.process.kill().unwrap();
+        server.process.wait().unwrap();
+        server.reader.take().unwrap().join().unwrap();
+        self.detach();
+        self.start();
+    }
+
+    fn detach(&self) {
+        let _ = Command::new("umount").args(["-l", "-f"]).arg(self.root()).stderr(Stdio::null()).status();
+        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(self.root()).stderr(Stdio::null()).status();
+    }
+
     /// Stops and comes back.
     pub fn remount(&mut self) {
         self.stop();
@@ -184,8 +199,7 @@ impl Drop for Session {
             self.server = Some(server);
             return self.stop();
         }
-        let _ = Command::new("umount").args(["-l", "-f"]).arg(self.root()).stderr(Stdio::null()).status();
-        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(self.root()).stderr(Stdio::null()).status();
+        self.detach();
         let _ = server.process.kill();
         let _ = server.process.wait();
     }

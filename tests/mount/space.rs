@@ -90,6 +90,29 @@ fn space_of_files_just_removed_can_be_used_at_once() {
     }
 }
 
+/// The kernel tells a moment after the unlink that a file is gone, and may write a page back before that.
+#[test]
+fn a_store_to_a_mapping_fits_as_soon_as_a_file_is_removed() {
+    if !can_mount() {
+        return;
+    }
+    let session = Session::with_limits(MIB, 100);
+    let room = sys::statvfs(&session.root()).unwrap().f_bfree as usize - 1; // a piece for the names
+    let (path, filler) = (session.path("f"), session.path("filler"));
+    for round in 0..50 {
+        fs::write(&filler, vec![1; room * 4096]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(4096).unwrap();
+        let mut map = sys::Map::of(&file, 4096).unwrap();
+        assert_eq!(map[0], 0); // so that the page is here, and the store comes right behind the unlink
+        fs::remove_file(&filler).unwrap();
+        map[0] = 1;
+        map.sync().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        drop((map, file));
+        fs::remove_file(&path).unwrap();
+    }
+}
+
 /// `SESSIONFS_TEST_CYCLES=10000` is the long form.
 #[test]
 fn a_file_that_fills_the_cap_can_be_removed_and_written_again_at_once() {

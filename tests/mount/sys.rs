@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr;
@@ -108,6 +108,25 @@ pub fn copy_range(from: &File, mut from_at: i64, to: &File, mut to_at: i64, leng
     done(unsafe { libc::copy_file_range(from, &raw mut from_at, to, &raw mut to_at, length, 0) } as i64)
 }
 
+/// A record lock: `command` is one of `F_SETLK`, `F_SETLKW`, `F_GETLK` or their `F_OFD_` kin, `kind` is `F_RDLCK`,
+/// `F_WRLCK` or `F_UNLCK`. Returns what the kernel has made of it.
+pub fn record_lock(file: &File, command: i32, kind: i32, start: i64, length: i64) -> io::Result<libc::flock> {
+    // SAFETY: flock is a plain C struct, for which all zeros is a value (and l_pid must be 0 for the F_OFD_ commands).
+    let mut range: libc::flock = unsafe { mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    (range.l_start, range.l_len) = (start, length);
+    // SAFETY: the descriptor is open, and `range` outlives the call.
+    done(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut range) }.into())?;
+    Ok(range)
+}
+
+/// Closes, and says what close(2) says; dropping a file does not.
+pub fn close(file: File) -> io::Result<()> {
+    // SAFETY: the descriptor is ours, and given up here.
+    done(unsafe { libc::close(file.into_raw_fd()) }.into()).map(drop)
+}
+
 /// A time as `(seconds, nanoseconds)`.
 pub type Time = (i64, i64);
 pub const NOW: Time = (0, libc::UTIME_NOW);
@@ -129,17 +148,31 @@ pub fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     Ok(found)
 }
 
-/// A shared, writable mapping of a file's beginning.
+/// A mapping of a file's beginning.
 pub struct Map {
     start: *mut u8,
     length: usize,
 }
 
 impl Map {
+    /// Shared and writable.
     pub fn of(file: &File, length: usize) -> io::Result<Map> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        Map::with(file, length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)
+    }
+
+    /// Writable, with its stores its own.
+    pub fn private(file: &File, length: usize) -> io::Result<Map> {
+        Map::with(file, length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)
+    }
+
+    /// Only to be looked at, as its stores would be a signal.
+    pub fn read_only(file: &File, length: usize) -> io::Result<Map> {
+        Map::with(file, length, libc::PROT_READ, libc::MAP_SHARED)
+    }
+
+    fn with(file: &File, length: usize, protection: i32, flags: i32) -> io::Result<Map> {
         // SAFETY: a new mapping, at an address the kernel chooses, of an open file.
-        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             Err(io::Error::last_os_error())
         } else {
