@@ -4,6 +4,9 @@
 
 #[path = "mount/attributes.rs"]
 mod attributes;
+#[allow(dead_code)] // Shared with the tests of the commands, which need more of it.
+#[path = "cli/support.rs"]
+mod bench;
 #[path = "mount/exerciser.rs"]
 mod exerciser;
 #[path = "mount/extremes.rs"]
@@ -16,6 +19,10 @@ mod harness;
 mod lifecycle;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/outages.rs"]
+mod outages;
+#[path = "mount/peers.rs"]
+mod peers;
 #[path = "mount/privileges.rs"]
 mod privileges;
 #[path = "mount/requests.rs"]
@@ -31,3 +38,5 @@ mod sys;
 mod times;
 #[path = "mount/transport.rs"]
 mod transport;
+#[path = "mount/workspace.rs"]
+mod workspace;
