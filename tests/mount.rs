@@ -4,6 +4,9 @@
 
 #[path = "mount/attributes.rs"]
 mod attributes;
+#[allow(dead_code)] // Shared with the tests of the commands, which need more of it.
+#[path = "cli/support.rs"]
+mod bench;
 #[path = "mount/exerciser.rs"]
 mod exerciser;
 #[path = "mount/extremes.rs"]
@@ -22,10 +25,14 @@ mod locks;
 mod mapping;
 #[path = "mount/names.rs"]
 mod names;
-#[path = "mount/peer.rs"]
-mod peer;
+#[path = "mount/outages.rs"]
+mod outages;
+#[path = "mount/peers.rs"]
+mod peers;
 #[path = "mount/privileges.rs"]
 mod privileges;
+#[path = "mount/process.rs"]
+mod process;
 #[path = "mount/programs.rs"]
 mod programs;
 #[path = "mount/requests.rs"]
@@ -43,3 +50,5 @@ mod times;
 mod transport;
 #[path = "mount/watch.rs"]
 mod watch;
+#[path = "mount/workspace.rs"]
+mod workspace;

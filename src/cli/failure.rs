@@ -131,7 +131,10 @@ impl Failure {
     /// A failed command to the server of a mounted session.
     pub fn of_control(session: &str, error: ControlError) -> Failure {
         match error {
-            ControlError::Refused(Fault { message, errno }) => Failure::new(of_errno(errno), message),
+            ControlError::Refused(Fault { message, disk_full: true, .. }) => {
+                Failure::new(Exit::StoreFull, message).hint("df   # make room, then the same command again")
+            }
+            ControlError::Refused(Fault { message, errno, .. }) => Failure::new(of_errno(errno), message),
             ControlError::NoAnswer(_) | ControlError::Lost(_) => {
                 Failure::new(Exit::ServerDied, format!("session {session}: {error}"))
                     .hint(format!("sessionfs status {session}"))
@@ -148,6 +151,6 @@ impl Failure {
             Exit::StoreFull => Some(libc::ENOSPC),
             _ => None,
         };
-        Fault { message: self.message.clone(), errno }
+        Fault { message: self.message.clone(), errno, disk_full: self.exit == Exit::StoreFull }
     }
 }

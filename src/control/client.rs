@@ -124,7 +124,7 @@ impl Client {
         let mut out = BufWriter::new(&self.stream);
         let mut frames = FrameWriter::new(&mut out);
         let given = give(&mut frames);
-        let result = given.as_ref().map(drop).map_err(|error| Fault { message: error.to_string(), errno: None });
+        let result = given.as_ref().map(drop).map_err(|error| Fault { message: error.to_string(), ..Fault::default() });
         // The answer says more than a pipe that broke: it is read in any case.
         let ended = frames.end(result).and_then(|()| out.flush());
         drop(out);

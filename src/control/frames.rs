@@ -157,7 +157,7 @@ mod tests {
         let mut writer = FrameWriter::new(&mut broken);
         writer.write_all(b"abc").unwrap();
         writer.flush().unwrap();
-        writer.end(Err(Fault { message: "no more".into(), errno: Some(5) })).unwrap();
+        writer.end(Err(Fault { message: "no more".into(), errno: Some(5), ..Fault::default() })).unwrap();
         let error = FrameReader::new(&mut broken.as_slice()).read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "no more");
     }

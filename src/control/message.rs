@@ -79,12 +79,15 @@ pub enum Request {
 }
 
 /// What went wrong, across the socket: the client rebuilds its own error from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// For people.
     pub message: String,
     /// The errno it comes down to, where there is one.
     pub errno: Option<i32>,
+    /// Whether ENOSPC is that of the disk under the store: then it is not the session's cap.
+    #[serde(default)]
+    pub disk_full: bool,
 }
 
 /// An answer.

@@ -12,7 +12,7 @@ use super::socket::{self, Peer};
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
 use crate::session::{OpenOptions, Session, SessionDir, SessionError, Status, StopReport};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Requests at work at a time; more are told to come back.
 const CONNECTIONS_MAX: usize = 64;
@@ -121,7 +121,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 }
 
 fn refuse(message: &str, errno: i32) -> Reply {
-    Reply::Fault(Fault { message: message.to_owned(), errno: Some(errno) })
+    Reply::Fault(Fault { message: message.to_owned(), errno: Some(errno), ..Fault::default() })
 }
 
 impl Shared {
@@ -220,7 +220,15 @@ impl Shared {
             // What is still on its way is taken, so that the client comes to read the answer.
             let _ = io::copy(&mut frames.by_ref(), &mut io::sink());
         }
-        let reply = result.map_or_else(|error| Reply::Fault(tree_fault(&error)), Reply::Imported);
+        let refused = |error: TreeError| {
+            let mut fault = tree_fault(&error);
+            if fault.errno == Some(libc::ENOSPC) && self.fs.is_disk_full() {
+                fault.disk_full = true;
+                fault.message = format!("{error}: {}", StoreError::Full);
+            }
+            Reply::Fault(fault)
+        };
+        let reply = result.map_or_else(refused, Reply::Imported);
         send(out, &reply)
     }
 }
@@ -234,15 +242,12 @@ fn safe(result: Result<StopReport, Fault>) -> Reply {
 }
 
 fn fault(error: &SessionError) -> Fault {
-    let errno = match error {
-        SessionError::Database { source: crate::store::StoreError::Full, .. } => Some(libc::ENOSPC),
-        _ => None,
-    };
-    Fault { message: error.to_string(), errno }
+    let disk_full = matches!(error, SessionError::Database { source: StoreError::Full, .. });
+    Fault { message: error.to_string(), errno: disk_full.then_some(libc::ENOSPC), disk_full }
 }
 
 fn tree_fault(error: &TreeError) -> Fault {
-    Fault { message: error.to_string(), errno: error.errno() }
+    Fault { message: error.to_string(), errno: error.errno(), ..Fault::default() }
 }
 
 #[cfg(test)]
@@ -256,7 +261,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     fn hooks() -> Hooks {
-        let refused = || Fault { message: "not now".into(), errno: None };
+        let refused = || Fault { message: "not now".into(), ..Fault::default() };
         Hooks {
             stop: Box::new(move |stopping| (stopping.answer)(Err(refused()))),
             invalidate: Box::new(|_| panic!("as planned")),

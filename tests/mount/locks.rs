@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use crate::harness::{Session, can_mount};
-use crate::peer::{self, Peer, eventually};
+use crate::process::{self, Peer, eventually};
 use crate::sys::{self, errno};
 
 /// The three kinds, as the commands of the other process name them.
@@ -66,7 +66,7 @@ fn holder(file: &File, command: i32, start: i64, length: i64) -> Option<(i32, i3
 #[ignore = "the other process of the tests in this file"]
 fn other() {
     let mut files: HashMap<String, File> = HashMap::new();
-    peer::serve(|words| {
+    process::serve(|words| {
         let number = |word: &str| word.parse::<i64>().unwrap();
         match *words {
             ["open", name, path] => {

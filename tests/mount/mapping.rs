@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use crate::harness::{Session, can_mount};
-use crate::peer::{self, Peer, eventually};
+use crate::process::{self, Peer, eventually};
 use crate::sys::{self, Map, errno};
 
 const PAGE: usize = 4096;
@@ -49,7 +49,7 @@ impl Hands {
 #[ignore = "the other process of the tests in this file"]
 fn other() {
     let mut hands = Hands::default();
-    peer::serve(|words| hands.act(words));
+    process::serve(|words| hands.act(words));
 }
 
 fn peer() -> Peer {

@@ -14,14 +14,14 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::harness::{Session, can_mount};
-use crate::peer::{self, Peer, eventually};
+use crate::process::{self, Peer, eventually};
 use crate::sys::errno;
 
 #[test]
 #[ignore = "the other process of the tests in this file"]
 fn other() {
     let mut opened = None;
-    peer::serve(|words| {
+    process::serve(|words| {
         match *words {
             ["open-library", path] => return open_library(Path::new(path)),
             ["open-database", path] => opened = Some(database(Path::new(path))),

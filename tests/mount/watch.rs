@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Session, can_mount};
-use crate::peer::eventually;
+use crate::process::eventually;
 use crate::sys;
 
 /// An integer's bytes, out of an event.

@@ -2,7 +2,6 @@
 
 use crate::cli::access::{Access, cap_below_use, finish, reach};
 use crate::cli::args::Size;
-use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
 use crate::session::{OpenOptions, Status};
@@ -13,7 +12,7 @@ pub fn resize(context: &Context, session: &str, size: Option<Size>, inodes: Opti
     // The server looks, too, but its answer has no exit code.
     caps.validate()?;
     let status = match reach(context, dir.id(), "resize", None)? {
-        Access::Served(client) => client.resize(&caps).map_err(|error| of_server(session, error))?,
+        Access::Served(client) => client.resize(&caps).map_err(|error| Failure::of_control(session, error))?,
         Access::Ours(session) => {
             let resized = session.resize(&caps).map_err(Failure::from);
             finish(&session, resized)?;
@@ -26,13 +25,4 @@ pub fn resize(context: &Context, session: &str, size: Option<Size>, inodes: Opti
         format!("{session}: {used} of {limit}, {} of {} inodes", status.inodes_used, status.inodes_limit)
     })?;
     Ok(0)
-}
-
-/// A cap cannot be met by being changed: where there is no room, it is the disk under the store that has none.
-fn of_server(session: &str, error: crate::control::ControlError) -> Failure {
-    let mut failure = Failure::of_control(session, error);
-    if failure.exit == Exit::SessionFull {
-        failure.exit = Exit::StoreFull;
-    }
-    failure
 }

@@ -42,14 +42,9 @@ pub fn umount(context: &Context, target: &Path, lazy: bool) -> Result<u8, Failur
 }
 
 fn explain(id: &SessionId, error: ControlError) -> Failure {
-    let mut failure = Failure::of_control(id.as_str(), error);
-    // A stop allocates nothing in the session: what is full is the disk under the store.
-    if failure.exit == Exit::SessionFull {
-        failure.exit = Exit::StoreFull;
-    }
+    let failure = Failure::of_control(id.as_str(), error);
     match failure.exit {
         Exit::MountBusy => failure.hint(format!("sessionfs umount --lazy {id}   # open files on it get ENOTCONN")),
-        Exit::StoreFull => failure.hint("df   # make room, then the same command again"),
         _ => failure,
     }
 }
