@@ -86,15 +86,13 @@ pub fn is_leaving(context: &Context, id: &SessionId, holder: &Holder) -> bool {
     if holder.leaving || holder.pid == 0 {
         return true;
     }
-    if holder.mountpoint.is_none() {
-        return is_ending(holder.pid);
-    }
+    let Some(mountpoint) = &holder.mountpoint else { return is_ending(holder.pid) };
     // Who answers is alive, whatever /proc says: in another PID namespace its number is another's, or nobody's.
     let connected = connect(&context.store.session(id));
     // umount(2) has returned before the server knows: nobody can use the session there, and it will stop. (The socket
     // comes after the mount, so one that is just coming is not meant.)
     let server = connected.as_ref().ok().and_then(Client::server_pid);
-    if server.and_then(|pid| mounts::seen_by(pid, id.as_str())) == Some(false) {
+    if server.and_then(|pid| mounts::seen_by(pid, id.as_str(), mountpoint)) == Some(false) {
         return true;
     }
     let asked = connected.and_then(|client| client.patience(ANSWER)?.status());

@@ -121,6 +121,10 @@ fn a_mount_follows_an_unmount_that_the_server_has_not_noticed_yet() {
         return;
     }
     let bench = Bench::new();
+    // A mount of another store's session of the same name does not count.
+    let elsewhere = Bench::new();
+    let other = elsewhere.empty("m");
+    elsewhere.ok(&["mount", "demo", other.to_str().unwrap()]);
     let at = bench.empty("m");
     let mount = at.to_str().unwrap();
     bench.ok(&["mount", "demo", mount]);
@@ -137,6 +141,7 @@ fn a_mount_follows_an_unmount_that_the_server_has_not_noticed_yet() {
     later.join().unwrap();
     assert_ne!(bench.pid("demo"), server);
     bench.ok(&["umount", "demo"]);
+    elsewhere.ok(&["umount", "demo"]);
 }
 
 #[test]

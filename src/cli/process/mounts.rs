@@ -46,11 +46,11 @@ fn read(table: &[u8]) -> Vec<Mount> {
     table.split(|&b| b == b'\n').filter_map(parse).collect()
 }
 
-/// Whether a process sees a mount of this session, in whichever namespace it lives. What cannot be read shows nothing
-/// either way.
-pub fn seen_by(pid: u32, session: &str) -> Option<bool> {
+/// Whether a process sees a mount of this session where it was mounted, in whichever namespace it lives: one elsewhere may
+/// be of another store. What cannot be read shows nothing either way.
+pub fn seen_by(pid: u32, session: &str, mountpoint: &Path) -> Option<bool> {
     let table = std::fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
-    Some(read(&table).iter().any(|mount| mount.session() == Some(session)))
+    Some(read(&table).iter().any(|mount| mount.session() == Some(session) && mount.path == mountpoint))
 }
 
 /// The topmost mount at exactly this path, if there is one. Does not touch the path itself: a dead mount would not
