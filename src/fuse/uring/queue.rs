@@ -22,9 +22,6 @@ const REGISTER: u32 = 1;
 /// `FUSE_IO_URING_CMD_COMMIT_AND_FETCH`: here is an answer, fill the buffer with the next request.
 const COMMIT_AND_FETCH: u32 = 2;
 
-/// Nanoseconds of a turn on the processor, the shortest that there is.
-const TURN_NS: u64 = 100_000;
-
 /// Where the length of the vectors lies in a submission (`struct io_uring_sqe`), which the crate has no way to set.
 const SQE_LEN: usize = 24;
 
@@ -62,7 +59,6 @@ impl Queue {
     /// The kernel does not take the buffers, or an answer.
     pub fn serve(&mut self, connection: &Arc<OwnedFd>, server: &Server) -> io::Result<()> {
         stay_on(self.processor);
-        take_short_turns();
         if let Err(error) = self.exchange(connection, REGISTER) {
             return if ended(&error) { Ok(()) } else { Err(error) };
         }
@@ -151,23 +147,5 @@ fn stay_on(processor: u16) {
     // SAFETY: `set` is of the stated size and outlives the call; 0 is this thread.
     if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
         debug!("processor {processor}: {}", io::Error::last_os_error());
-    }
-}
-
-/// Asks the scheduler for short turns, and so for soon ones: whoever computes beside us, the committer or the session's own
-/// programs, is interrupted for a request, which takes some microseconds (sched_setattr(2) for EEVDF, Linux 6.12).
-fn take_short_turns() {
-    // SAFETY: a sched_attr is made of integers, for which all zeros is a value.
-    let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
-    let size = size_of_val(&attributes);
-    // SAFETY: `attributes` is of the stated size and outlives the call; 0 is this thread.
-    let mut done = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
-    if done == 0 {
-        attributes.sched_runtime = TURN_NS;
-        // SAFETY: `attributes` is of the size that it states, as the kernel has filled it in, and outlives the call.
-        done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    }
-    if done != 0 {
-        debug!("turns of the ordinary length: {}", io::Error::last_os_error());
     }
 }
