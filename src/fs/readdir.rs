@@ -57,7 +57,8 @@ fn list(
     let kind = FileKind::Directory;
     let start = Place::decode(from.0);
     for (at, name, ino) in [(1, b".".as_slice(), ino), (2, b"..".as_slice(), dir.parent)] {
-        if start.at < at && !entry(&DirEntry { name, ino, kind, cookie: Cookie(at), attr: None }) {
+        let cookie = Cookie(Place { at, end: None }.encode());
+        if start.at < at && !entry(&DirEntry { name, ino, kind, cookie, attr: None }) {
             return Ok(());
         }
     }
@@ -87,9 +88,12 @@ fn list(
 const AT_BITS: u32 = 42;
 /// Bits of the end.
 const END_BITS: u32 = 16;
+/// Bits of the unit that the end is in. With these an offset has its 63.
+const SHIFT_BITS: u32 = 5;
 
 /// Where a listing is, and where it ends. Both travel in the kernel's offset, since there is no open directory to keep
 /// them in: without the end, a program that renames or copies each file it is shown would be shown its own work for ever.
+/// The place has the higher bits, so that offsets rise from name to name, as programs expect that make some up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     /// 0: before the first name; 1 and 2: after `.` and `..`; then the cookie of the last name plus `DOTS`.
@@ -130,14 +134,13 @@ impl Place {
     fn encode(self) -> u64 {
         debug_assert!(self.at < 1 << AT_BITS);
         let end = self.end.map_or(0, |end| end.low | u64::from(end.shift) << END_BITS);
-        self.at | end << AT_BITS
+        self.at << (END_BITS + SHIFT_BITS) | end
     }
 
     fn decode(offset: u64) -> Place {
-        let (at, end) = (offset & ((1 << AT_BITS) - 1), offset >> AT_BITS);
-        let low = end & ((1 << END_BITS) - 1);
-        // Five bits of shift: an offset has 63.
-        let shift = (end >> END_BITS) as u32 & 31;
+        let at = offset >> (END_BITS + SHIFT_BITS);
+        let low = offset & ((1 << END_BITS) - 1);
+        let shift = (offset >> END_BITS) as u32 & ((1 << SHIFT_BITS) - 1);
         Place { at, end: (at > DOTS).then_some(End { low, shift }) }
     }
 }
@@ -155,7 +158,8 @@ mod tests {
             assert!(place.encode() <= i64::MAX as u64);
             assert_eq!(Place::decode(place.encode()), place);
         }
-        assert_eq!(Place::decode(2), Place { at: 2, end: None });
+        let dots = Place { at: 2, end: None };
+        assert_eq!(Place::decode(dots.encode()), dots);
     }
 
     #[test]
