@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+#[path = "support/acl.rs"]
+mod acl;
 mod support;
 
 use std::sync::Arc;
 
+use acl::acl;
 use proptest::prelude::*;
 use sessionfs::base::{Cookie, Errno, IdMap, IdMaps, Ino};
 use sessionfs::fs::{Attr, Caller, Fs, SetAttr, XattrMode};
@@ -34,16 +37,6 @@ fn session(users: &str, groups: &str) -> (tempfile::TempDir, Arc<Fs>, Arc<Fs>) {
 
 fn owner(attr: Attr) -> (u32, u32) {
     (attr.uid, attr.gid)
-}
-
-fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend_from_slice(&tag.to_le_bytes());
-        bytes.extend_from_slice(&permissions.to_le_bytes());
-        bytes.extend_from_slice(&id.to_le_bytes());
-    }
-    bytes
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // What fails here is meant to panic.
 
+#[path = "support/acl.rs"]
+mod acl;
 #[path = "mount/attributes.rs"]
 mod attributes;
 #[allow(dead_code)] // Shared with the tests of the commands, which need more of it.

@@ -1,5 +1,6 @@
 //! Attributes: getattr, and setattr for mode, owner and times. (A change of size is `allocate`'s.)
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::inode::Inode;
@@ -28,7 +29,13 @@ pub(super) fn clear_set_id(inode: &mut Inode, group: Option<u32>) {
 impl Core {
     /// Inodes that lost set-id bits since this was called last, by operations whose answers do not show it.
     pub fn take_unseen_modes(&self) -> Vec<Ino> {
-        std::mem::take(&mut self.state.lock().unseen_modes)
+        // Asked after every write, so it has to cost no lock when there is none.
+        if !self.has_unseen_modes.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut state = self.state.lock();
+        self.has_unseen_modes.store(false, Ordering::Release);
+        std::mem::take(&mut state.unseen_modes)
     }
 
     /// What `stat` shows of an inode.

@@ -27,7 +27,7 @@ mod xattr;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,8 @@ pub struct Core {
     /// Everybody else waits here: for a commit, for room in the journal, for orphans to go.
     progress: Condvar,
     throttled: AtomicU64,
+    /// Whether `state` has some; set while holding it.
+    has_unseen_modes: AtomicBool,
     committer: Mutex<Option<JoinHandle<()>>>,
     outcome: Mutex<Option<Result<Superblock, StoreError>>>,
 }
@@ -120,6 +122,7 @@ impl Core {
             work: Condvar::new(),
             progress: Condvar::new(),
             throttled: AtomicU64::new(0),
+            has_unseen_modes: AtomicBool::new(false),
             committer: Mutex::new(None),
             outcome: Mutex::new(None),
         });
@@ -242,6 +245,9 @@ impl Core {
 
     /// Ends an operation: returns once the journal has it and all before it.
     fn end(&self, op: Op<'_>) -> Result<(), Errno> {
+        if !op.unseen_modes.is_empty() {
+            self.has_unseen_modes.store(true, Ordering::Release);
+        }
         let Some(finished) = op.finish() else { return Ok(()) };
         if finished.wake {
             self.work.notify_one();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::SessionError;
 use crate::base::SessionId;
+use crate::store::StoreError;
 
 /// The store of the superuser.
 const SYSTEM_STORE: &str = "/var/lib/sessionfs";
@@ -107,6 +108,11 @@ impl SessionDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The error that a failure of the session's database or journal is.
+    pub fn database_error(&self, source: StoreError) -> SessionError {
+        SessionError::Database { id: self.id.clone(), dir: self.path.clone(), source }
     }
 
     /// The session database.

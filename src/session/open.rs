@@ -135,7 +135,7 @@ impl LockedSession {
         let created = !self.dir.exists()?;
         failpoint::passed("a session is locked and not looked at");
         if created {
-            Store::create(&database, &options.for_new()).map_err(|source| self.database_error(source))?;
+            Store::create(&database, &options.for_new()).map_err(|source| self.dir.database_error(source))?;
         }
         let opened = || -> Result<_, StoreError> {
             let journal = self.dir.journal();
@@ -144,18 +144,15 @@ impl LockedSession {
             opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
             Ok((store, Fs::start(opened)?))
         };
-        let (store, fs) = opened().map_err(|source| self.database_error(source))?;
+        let (store, fs) = opened().map_err(|source| self.dir.database_error(source))?;
         Ok((store, fs, created))
     }
 
     /// Goes back to the last commit, for a journal that cannot be replayed; it is set aside under the name returned.
     pub fn discard_journal(self) -> Result<(Superblock, Option<PathBuf>), SessionError> {
         let (database, journal) = (self.dir.database(), self.dir.journal());
-        Store::discard_journal(&HostDisk::shared(), &database, &journal).map_err(|source| self.database_error(source))
-    }
-
-    fn database_error(&self, source: StoreError) -> SessionError {
-        SessionError::Database { id: self.dir.id().clone(), dir: self.dir.path().to_owned(), source }
+        Store::discard_journal(&HostDisk::shared(), &database, &journal)
+            .map_err(|source| self.dir.database_error(source))
     }
 
     /// Takes away a directory made for a session that did not come to be. What has a session database stays.
@@ -228,7 +225,7 @@ impl Session {
 
     /// The same for who has the parts and not the session: the lock stays with one owner.
     pub fn sync_parts(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<StopReport, SessionError> {
-        let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
+        let failed = |source| dir.database_error(source);
         fs.commit().map_err(|errno| {
             failed(match errno {
                 Errno::NoSpc => StoreError::Full,
@@ -246,11 +243,7 @@ impl Session {
     /// The same for who has the parts and not the session.
     pub fn resize_parts(dir: &SessionDir, fs: &Fs, options: &OpenOptions) -> Result<(), SessionError> {
         options.validate()?;
-        fs.set_limits(options.bytes_limit, options.inodes_limit).map_err(|source| SessionError::Database {
-            id: dir.id().clone(),
-            dir: dir.path().to_owned(),
-            source,
-        })
+        fs.set_limits(options.bytes_limit, options.inodes_limit).map_err(|source| dir.database_error(source))
     }
 
     /// Says in the lock that this session is about to be free: who wants it waits, instead of being refused.
@@ -264,9 +257,7 @@ impl Session {
     pub fn stop(&self) -> Result<StopReport, SessionError> {
         match self.fs.stop() {
             Ok(superblock) => Ok(StopReport::of(self.id(), &superblock)),
-            Err(source) => {
-                Err(SessionError::Database { id: self.id().clone(), dir: self.dir.path().to_owned(), source })
-            }
+            Err(source) => Err(self.dir.database_error(source)),
         }
     }
 }

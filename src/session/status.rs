@@ -83,7 +83,7 @@ impl Status {
     /// Reads a session's status from its session database, which also works beside a running server: then it is
     /// the state of the last commit.
     pub fn read(dir: &SessionDir) -> Result<Status, SessionError> {
-        let database = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
+        let database = |source| dir.database_error(source);
         let store = Store::open_read_only(&dir.database()).map_err(database)?;
         let mut status = Status::bare(dir)?;
         status.fill(&store.superblock().map_err(database)?);
@@ -109,11 +109,7 @@ impl Status {
 
     /// The status of a running file system, as its server sees it.
     pub fn live(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<Status, SessionError> {
-        let superblock = store.superblock().map_err(|source| SessionError::Database {
-            id: dir.id().clone(),
-            dir: dir.path().to_owned(),
-            source,
-        })?;
+        let superblock = store.superblock().map_err(|source| dir.database_error(source))?;
         let health = fs.health();
         let mut status = Status::bare(dir)?;
         status.fill(&superblock);

@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use crate::acl::acl;
 use crate::harness::{Session, can_mount, can_mount_as_root};
 use crate::sys::{self, NOW, OMIT, as_user, errno};
 
@@ -145,17 +146,6 @@ fn xattrs_of_root_are_roots() {
     sys::set_xattr(&path, c"security.capability", &capability, 0).unwrap();
     fs::write(&path, b"x").unwrap();
     assert_eq!(errno(sys::get_xattr(&path, c"security.capability")), libc::ENODATA);
-}
-
-/// The kernel's xattr form of an ACL.
-fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend_from_slice(&tag.to_le_bytes());
-        bytes.extend_from_slice(&permissions.to_le_bytes());
-        bytes.extend_from_slice(&id.to_le_bytes());
-    }
-    bytes
 }
 
 #[test]

@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, Progress};
-use crate::session::SessionError;
 use crate::store::{self, Store, StoreError};
 
 #[derive(Serialize)]
@@ -27,7 +26,7 @@ struct Found {
 /// Beside a running server it checks the state of the last commit; of a session that was not stopped, the journal too.
 pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
-    let failed = |source| SessionError::Database { id: dir.id().clone(), dir: dir.path().to_owned(), source };
+    let failed = |source| dir.database_error(source);
     let database = Store::open_read_only(&dir.database()).map_err(failed)?;
     let mut progress = Progress::new(context, "checking", false);
     let found = store::check(&database, &mut |done, total| progress.at(done, total)).map_err(failed)?;

@@ -150,13 +150,7 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
 
 /// What a mount begins with, and what its user should know about it.
 fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String>), Failure> {
-    let superblock = session.store().superblock().map_err(|source| {
-        Failure::from(crate::session::SessionError::Database {
-            id: plan.id.clone(),
-            dir: session.dir().path().to_owned(),
-            source,
-        })
-    })?;
+    let superblock = session.store().superblock().map_err(|source| session.dir().database_error(source))?;
     let usage = session.fs().usage();
     let warning = cap_below_use(&plan.id, &plan.options, usage.bytes, usage.inodes);
     if let Some(warning) = &warning {

@@ -187,6 +187,7 @@ impl Appender {
         free(true).or_else(|| free(false))
     }
 
+    /// Goes on there.
     fn next_segment(&mut self, journal: &Journal) -> Result<(), StoreError> {
         let Some(next) = self.next_free() else {
             return Err(StoreError::Io(format!("{}: an operation found no room", journal.path.display())));
