@@ -25,6 +25,7 @@ const HOMES: &[(&str, &str)] = &[
     ("zstd", "format"),
     ("xxhash_rust", "format"),
     ("tar", "session"),
+    ("jiff", "session"),
     ("clap", "cli"),
     ("clap_complete", "cli"),
     ("clap_mangen", "cli"),

@@ -77,7 +77,7 @@ impl From<SessionError> for Failure {
         let exit = match &error {
             SessionError::Unknown { .. } => Exit::UnknownSession,
             SessionError::InUse { .. } | SessionError::Mounted { .. } => Exit::SessionInUse,
-            SessionError::NoStore => Exit::StoreUnusable,
+            SessionError::NoStore | SessionError::Registry { .. } => Exit::StoreUnusable,
             SessionError::Store { source, .. } => match source.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => Exit::StoreFull,
                 _ => Exit::StoreUnusable,

@@ -44,6 +44,14 @@ pub enum SessionError {
         /// What the system said.
         source: io::Error,
     },
+    /// What the store's registry has on a session cannot be read.
+    #[error("{} is not what sessionfs writes there: {why}", path.display())]
+    Registry {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: serde_json::Error,
+    },
     /// No directory for the store is known.
     #[error("no store is known: neither --store nor SESSIONFS_STORE, XDG_DATA_HOME or HOME is set")]
     NoStore,
@@ -86,6 +94,9 @@ impl SessionError {
                 Some(libc::ENOSPC | libc::EDQUOT) => format!("df {}", path.display()),
                 _ => format!("ls -ld {}   # or another store: --store DIR, SESSIONFS_STORE", path.display()),
             },
+            SessionError::Registry { path, .. } => {
+                format!("mv {0} {0}.bad   # the session then has no settings of its own", path.display())
+            }
             SessionError::NoStore => "sessionfs --store DIR ...".to_owned(),
             SessionError::Database { id, dir, source } => match source {
                 StoreError::Full => {

@@ -203,7 +203,7 @@ impl SessionDir {
 }
 
 /// Makes a directory that only its owner may enter, if there is nothing yet.
-fn make(path: &Path, parents: bool) -> Result<(), SessionError> {
+pub(super) fn make(path: &Path, parents: bool) -> Result<(), SessionError> {
     match DirBuilder::new().mode(0o700).recursive(parents).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(failed(path, "created")),

@@ -4,15 +4,19 @@
 //! [`LockedSession`]), then opens it ([`LockedSession::open`] gives a [`Session`]), and stops it ([`Session::stop`]).
 
 mod error;
+mod events;
 mod layout;
 mod lock;
 mod open;
+mod registry;
 mod remove;
 mod status;
 pub mod tree;
 
 pub use error::SessionError;
+pub use events::{Event, What};
 pub use layout::{SessionDir, StoreDir};
 pub use lock::{Holder, Lock};
 pub use open::{LockedSession, OpenOptions, Session, StopReport};
+pub use registry::{Entry, Settings};
 pub use status::{Replayed, Status, rfc3339};

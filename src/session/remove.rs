@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use super::error::SessionError;
+use super::events::What;
 use super::layout::{SessionDir, StoreDir};
 use super::lock::{Holder, Lock, Taken};
 use super::open::Session;
@@ -16,7 +17,8 @@ impl StoreDir {
     /// Removes a session with everything that belongs to it; refuses one that is in use.
     ///
     /// The directory is renamed first, so that a session is there whole or not at all, also after a crash half way.
-    pub fn remove(&self, id: &SessionId) -> Result<u64, SessionError> {
+    /// `by`: what the log of events says did it.
+    pub fn remove(&self, id: &SessionId, by: &str) -> Result<u64, SessionError> {
         self.sweep();
         let dir = self.session(id);
         let unwritable = |source| SessionError::Store { path: dir.path().to_owned(), what: "written", source };
@@ -33,7 +35,12 @@ impl StoreDir {
             }
             Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
         };
-        self.set_aside(&dir)
+        let freed = self.set_aside(&dir)?;
+        // Behind the rename, so that a session that is there has its settings; a crash between the two leaves settings
+        // for the next of this name, which it can be told otherwise.
+        self.forget_entry(id)?;
+        self.record(id, What::Removed { by: by.to_owned(), freed });
+        Ok(freed)
     }
 
     /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
@@ -87,13 +94,15 @@ mod tests {
         let holder = Holder::current("mount", Some(std::path::Path::new("/mnt/x")));
         let locked = store.lock(&id, false, &holder).unwrap();
         fs::write(dir.database(), b"db").unwrap();
-        let refused = store.remove(&id).unwrap_err();
+        let refused = store.remove(&id, "rm").unwrap_err();
         assert!(matches!(refused, SessionError::Mounted { .. }), "{refused}");
         drop(locked);
         fs::create_dir(temp.path().join(".removed-1-1")).unwrap();
-        store.remove(&id).unwrap();
-        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
-        assert!(matches!(store.remove(&id), Err(SessionError::Unknown { .. })));
+        store.remove(&id, "rm").unwrap();
+        let left = |dir: &std::path::Path| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left(temp.path()).collect::<Vec<_>>(), [".registry"]);
+        assert_eq!(left(&store.registry_of(&id)).collect::<Vec<_>>(), ["events.jsonl"]);
+        assert!(matches!(store.remove(&id, "rm"), Err(SessionError::Unknown { .. })));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub fn rm(context: &Context, sessions: &[String]) -> Result<u8, Failure> {
     let mut failures = Vec::new();
     let mut all = Vec::new();
     for id in &ids {
-        match context.store.remove(id) {
+        match context.store.remove(id, "rm") {
             Ok(bytes_freed) => {
                 all.push(Removed { session: id.to_string(), bytes_freed });
                 if !context.json {

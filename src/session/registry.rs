@@ -1,0 +1,178 @@
+//! What a store knows of a session outside the session's own directory: `<store>/.registry/<session>/entry.json`.
+//!
+//! It is read without opening a session database, and it outlives one that is lost, replaced or damaged: that is how
+//! a resume can tell that what it was given is not what the last stop left.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::SessionError;
+use super::layout::{StoreDir, make};
+use crate::base::SessionId;
+
+/// No session's name: nothing that begins with a dot is one.
+const REGISTRY: &str = ".registry";
+const ENTRY: &str = "entry.json";
+
+/// What is known of a session. What is not set has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Entry {
+    /// How the session is to be treated.
+    pub settings: Settings,
+}
+
+/// What a session's user has chosen for it, apart from its caps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Days without use after which it may be removed; the store's own number when not set.
+    pub idle_days: Option<u32>,
+    /// Never removed for being idle, or for the store's budget.
+    pub pinned: bool,
+    /// Of what runs in the workspace, as the last mount stated it.
+    pub runtime_version: Option<String>,
+    /// Directories whose content is not kept.
+    pub ephemeral: Vec<String>,
+}
+
+impl StoreDir {
+    /// What is known of a session: nothing, of one that nobody has told anything about.
+    pub fn entry(&self, id: &SessionId) -> Result<Entry, SessionError> {
+        let path = self.registry_of(id).join(ENTRY);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|why| SessionError::Registry { path, why }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entry::default()),
+            Err(source) => Err(SessionError::Store { path, what: "read", source }),
+        }
+    }
+
+    /// Changes what is known of a session, and returns it. Two who do this at once do it one after the other; a crash
+    /// leaves the old or the new.
+    pub fn update_entry(&self, id: &SessionId, change: impl FnOnce(&mut Entry)) -> Result<Entry, SessionError> {
+        let dir = self.make_registry_of(id)?;
+        let unwritable = |source| SessionError::Store { path: dir.join(ENTRY), what: "written", source };
+        let turn = File::open(&dir).map_err(unwritable)?;
+        // Given back when the file is closed.
+        turn.lock().map_err(unwritable)?;
+        let before = self.entry(id)?;
+        let mut entry = before.clone();
+        change(&mut entry);
+        if entry != before {
+            self.replace(&dir, &entry).and_then(|()| turn.sync_all()).map_err(unwritable)?;
+        }
+        Ok(entry)
+    }
+
+    /// Forgets what was known of a session that is removed; its events stay.
+    pub(super) fn forget_entry(&self, id: &SessionId) -> Result<(), SessionError> {
+        let path = self.registry_of(id).join(ENTRY);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| SessionError::Store { path, what: "written", source }),
+        }
+    }
+
+    /// Where the registry keeps what it has on a session.
+    pub(super) fn registry_of(&self, id: &SessionId) -> PathBuf {
+        self.path().join(REGISTRY).join(id.as_str())
+    }
+
+    /// The same, made if there is nothing yet.
+    pub(super) fn make_registry_of(&self, id: &SessionId) -> Result<PathBuf, SessionError> {
+        let dir = self.registry_of(id);
+        if !dir.is_dir() {
+            self.create()?;
+            let all = self.path().join(REGISTRY);
+            for made in [&all, &dir] {
+                make(made, false)?;
+                self.give_to_owner(made).map_err(|source| SessionError::Store {
+                    path: made.clone(),
+                    what: "written",
+                    source,
+                })?;
+            }
+        }
+        Ok(dir)
+    }
+
+    fn replace(&self, dir: &Path, entry: &Entry) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(entry)?;
+        text.push(b'\n');
+        let new = dir.join(".entry.json.new");
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&text)?;
+        self.give_to_owner(&new)?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(ENTRY))
+    }
+
+    /// What root writes into the store of somebody else stays readable to that one.
+    pub(super) fn give_to_owner(&self, path: &Path) -> io::Result<()> {
+        // SAFETY: geteuid cannot fail and touches no memory.
+        if unsafe { libc::geteuid() } != 0 {
+            return Ok(());
+        }
+        let (store, given) = (fs::metadata(self.path())?, fs::symlink_metadata(path)?);
+        if store.uid() == given.uid() {
+            return Ok(());
+        }
+        std::os::unix::fs::lchown(path, Some(store.uid()), Some(store.gid()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, StoreDir, SessionId) {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        (temp, store, "x".repeat(255).parse().unwrap())
+    }
+
+    #[test]
+    fn an_entry_is_what_was_written_last_and_nothing_at_first() {
+        let (_temp, store, id) = store();
+        assert_eq!(store.entry(&id).unwrap(), Entry::default());
+        store.update_entry(&id, |entry| entry.settings.pinned = true).unwrap();
+        let entry = store.update_entry(&id, |entry| entry.settings.idle_days = Some(3)).unwrap();
+        assert!(entry.settings.pinned);
+        assert_eq!(store.entry(&id).unwrap(), entry);
+        assert!(store.sessions().unwrap().is_empty(), "the registry is no session");
+        store.forget_entry(&id).unwrap();
+        store.forget_entry(&id).unwrap();
+        assert_eq!(store.entry(&id).unwrap(), Entry::default());
+    }
+
+    #[test]
+    fn changes_of_many_at_once_are_all_there() {
+        let (_temp, store, id) = store();
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let (store, id) = (&store, &id);
+                scope.spawn(move || {
+                    store.update_entry(id, |entry| entry.settings.ephemeral.push(i.to_string())).unwrap()
+                });
+            }
+        });
+        assert_eq!(store.entry(&id).unwrap().settings.ephemeral.len(), 8);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_named() {
+        let (_temp, store, id) = store();
+        store.update_entry(&id, |entry| entry.settings.pinned = true).unwrap();
+        let path = store.registry_of(&id).join(ENTRY);
+        for text in ["", "{", "7", "{\"settings\": {\"pined\": true}}"] {
+            fs::write(&path, text).unwrap();
+            let error = store.entry(&id).unwrap_err().to_string();
+            assert!(error.contains(ENTRY), "{error}");
+            assert!(store.update_entry(&id, |_| ()).is_err());
+        }
+    }
+}
