@@ -112,6 +112,10 @@ pub fn serve(
     if let Some(ready) = ready {
         announce(plan, &session, state, ready);
     }
+    let fs = Arc::clone(session.fs());
+    if let Err(error) = std::thread::Builder::new().name("warm".to_owned()).spawn(move || fs.warm()) {
+        log::debug!("nothing is loaded ahead: {error}");
+    }
     serving.until_stopped(&session)
 }
 
