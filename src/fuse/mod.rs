@@ -10,6 +10,7 @@ mod reply;
 mod uring;
 mod waiters;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -61,6 +62,16 @@ pub enum Transport {
     Uring,
     /// By `/dev/fuse`, as every kernel can.
     Device,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Auto => "auto",
+            Transport::Uring => "uring",
+            Transport::Device => "device",
+        })
+    }
 }
 
 impl FromStr for Transport {
