@@ -223,6 +223,12 @@ ACLs SCHILY.acl records as well.")]
         #[arg(value_name = "SESSION[:/PATH]")]
         target: String,
     },
+    /// Checks everything that a mount needs here, mounts a session for a moment, and says how to mend what fails
+    #[command(
+        after_help = "Every check is ok, advice, a warning, or a failure, with what to do in Docker, in Kubernetes and on a plain
+host. Ends with 0 when a mount works, and with 1 when it does not. Nothing is left behind."
+    )]
+    Doctor,
     /// Shows every setting and where it comes from: a flag, the environment, a file, or nowhere
     #[command(after_help = "Examples:
   sessionfs config

@@ -5,8 +5,10 @@ mod access;
 mod args;
 mod commands;
 mod config;
+mod doctor;
 mod exit;
 mod failure;
+mod fixes;
 mod output;
 mod process;
 
@@ -88,6 +90,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Cat { file } => commands::cat::cat(&context, &file),
         Command::Cp { from, to, size, inodes } => commands::cp::cp(&context, &from, &to, size, inodes),
         Command::Export { target } => commands::export::export(&context, &target),
+        Command::Doctor => doctor::doctor(&context),
         Command::Config { .. } => commands::config::config(&context),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -14,6 +14,7 @@ use crate::base::SessionId;
 use crate::session::{OpenOptions, StoreDir};
 
 /// What a command needs to know besides its own arguments.
+#[derive(Clone)]
 pub struct Context {
     /// The store.
     pub store: StoreDir,
@@ -35,6 +36,11 @@ impl Context {
         }
         let (store, settings) = Settings::load(global.store.as_deref())?;
         Ok(Context { store, settings, json: global.json, verbose: global.verbose, quiet: global.quiet })
+    }
+
+    /// The same with another store.
+    pub fn with_store(&self, store: StoreDir) -> Context {
+        Context { store, ..self.clone() }
     }
 
     /// The settings; a command's own flags come before them.

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod config;
+mod doctor;
 mod ids;
 mod mount;
 mod resize;

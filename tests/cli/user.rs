@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use super::doctor::check;
 use super::support::{BINARY, Bench, fuse, is_root, text};
 
 const NOBODY: &str = "65534";
@@ -126,4 +127,24 @@ fn mount_and_umount_work_through_the_helper() {
     let Some(output) = as_user(&bench, "666", script) else { return };
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).ends_with("x\n"));
+}
+
+#[test]
+fn the_doctor_knows_what_an_ordinary_user_has() {
+    let bench = Bench::new();
+    let Some(output) = as_user(&bench, "666", "sessionfs doctor --json") else { return };
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    if check(&report, "permission")["level"] != "ok" {
+        eprintln!("SKIPPED: ordinary users may not have namespaces here");
+        return;
+    }
+    assert!(check(&report, "permission")["text"].as_str().unwrap().contains("user namespace"), "{report:#}");
+    assert_eq!((report["works"].as_bool(), output.status.code()), (Some(true), Some(0)), "{report:#}");
+    let Some(output) = as_user(&bench, "600", "PATH=$HOME sessionfs doctor --json") else { return };
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(check(&report, "device")["fix"]["host"], "chmod 0666 /dev/fuse   # as root");
+    assert_eq!(check(&report, "helper")["level"], "warning", "{report:#}");
+    let left = std::fs::read_dir(bench.path(".local")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "it makes no store");
 }

@@ -110,7 +110,7 @@ pub fn serve(
         }
     };
     if let Some(ready) = ready {
-        announce(plan, &session, state, ready);
+        announce(plan, &session, state, &serving.mounted, ready);
     }
     serving.until_stopped(&session)
 }
@@ -159,7 +159,14 @@ fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String
     Ok((StopReport::of(&plan.id, &superblock), warning))
 }
 
-fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<String>), to: &mut PipeWriter) {
+fn announce(
+    plan: &Plan,
+    session: &Session,
+    (now, warning): (StopReport, Option<String>),
+    mounted: &Mounted,
+    to: &mut PipeWriter,
+) {
+    let (fuse, lacks) = mounted.protocol();
     Message::Ready(Ready {
         session: now.session,
         mountpoint: plan.mountpoint.clone(),
@@ -170,6 +177,9 @@ fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<
         dirs: now.dirs,
         bytes: now.bytes,
         digest: now.digest,
+        transport: mounted.transport().to_string(),
+        fuse,
+        lacks,
         warning,
     })
     .send(to);
