@@ -68,14 +68,34 @@ pub fn helper_mode(path: &str) -> Fix {
     Fix::new(format!("RUN {host}"), format!("RUN {host}   # in the image"), host)
 }
 
-/// A namespace of one's own is not permitted.
+/// A switch of the kernel that can forbid namespaces to ordinary users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// As sysctl has it.
+    pub name: &'static str,
+    /// The value that forbids them.
+    pub forbids: &'static str,
+    /// One that does not.
+    pub allows: &'static str,
+}
+
+/// Those of Linux, of Debian and of Ubuntu.
+pub const SWITCHES: [Switch; 3] = [
+    Switch { name: "user.max_user_namespaces", forbids: "0", allows: "15000" },
+    Switch { name: "kernel.unprivileged_userns_clone", forbids: "0", allows: "1" },
+    Switch { name: "kernel.apparmor_restrict_unprivileged_userns", forbids: "1", allows: "0" },
+];
+
+/// A namespace of one's own is not permitted. The limit of namespaces says ENOSPC; the other switches, and seccomp, EPERM.
 pub fn namespace(errno: Option<i32>) -> Fix {
-    let host = match errno {
-        // The limit of namespaces says ENOSPC; the distributions' switches, and seccomp, say EPERM.
-        Some(libc::ENOSPC) => "sysctl user.max_user_namespaces=15000   # as root",
-        _ => "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0   # as root",
-    };
-    Fix::new(DOCKER_RUN, POD_PERMISSION, host)
+    let (limit, others) = SWITCHES.split_at(1);
+    namespace_by(if errno == Some(libc::ENOSPC) { limit } else { others })
+}
+
+/// The same where it is known which switches forbid it.
+pub fn namespace_by(switches: &[Switch]) -> Fix {
+    let set = switches.iter().map(|switch| format!(" {}={}", switch.name, switch.allows));
+    Fix::new(DOCKER_RUN, POD_PERMISSION, format!("sysctl{}   # as root", set.collect::<String>()))
 }
 
 /// An ordinary user may not let others in.

@@ -33,7 +33,7 @@ fn config_shows_what_holds_and_who_says_so() {
     assert_eq!(option(&bench, "size", &env), ("3G".into(), own.display().to_string()));
     let more = [env[0], ("SESSIONFS_RETENTION_IDLE_DAYS", "30")];
     assert_eq!(option(&bench, "retention.idle_days", &more), (30.into(), more[1].0.to_owned()));
-    assert_eq!(option(&bench, "transport", &env), ("auto".into(), "default".to_owned()));
+    assert_eq!(option(&bench, "retention.warn_days", &env), (2.into(), "default".to_owned()));
     assert_eq!(option(&bench, "store", &env), (bench.store().to_str().unwrap().into(), "SESSIONFS_STORE".to_owned()));
     let people = bench.ok(&["config"]);
     assert!(people.starts_with("OPTION") && people.contains("retention.store_bytes"), "{people}");

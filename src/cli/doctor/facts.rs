@@ -11,21 +11,12 @@ use super::scratch::Scratch;
 use crate::base::Timestamp;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::fixes::{SWITCHES, Switch};
 use crate::cli::output::Context;
 use crate::cli::process::{Attempt, Worked, attempt};
 use crate::fuse::{self, Transport};
 use crate::session::rfc3339;
 use crate::store::{Store, StoreError};
-
-/// The limit of user namespaces.
-pub const MAX_NAMESPACES: &str = "user.max_user_namespaces";
-
-/// Switches that forbid namespaces to ordinary users, and the value that does.
-const SWITCHES: [(&str, &str); 3] = [
-    (MAX_NAMESPACES, "0"),
-    ("kernel.unprivileged_userns_clone", "0"),
-    ("kernel.apparmor_restrict_unprivileged_userns", "1"),
-];
 
 /// Of <linux/capability.h>.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -43,7 +34,7 @@ pub struct Facts {
     pub seccomp: bool,
     /// Why there is no private mount namespace, and the switches that forbid one.
     pub namespace_refused: Option<String>,
-    pub switches: Vec<(&'static str, String)>,
+    pub switches: Vec<Switch>,
     /// `fusermount3`, and whether it is setuid root.
     pub helper: Option<(String, bool)>,
     pub user_allow_other: bool,
@@ -176,12 +167,10 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-fn switches() -> Vec<(&'static str, String)> {
+/// The switches that forbid namespaces here.
+fn switches() -> Vec<Switch> {
     let value = |name: &str| read(&format!("/proc/sys/{}", name.replace('.', "/")));
-    let forbids = |(name, forbidden): (&'static str, &str)| {
-        value(name).filter(|value| value == forbidden).map(|value| (name, value))
-    };
-    SWITCHES.into_iter().filter_map(forbids).collect()
+    SWITCHES.into_iter().filter(|switch| value(switch.name).as_deref() == Some(switch.forbids)).collect()
 }
 
 /// `fusermount3` where a shell would find it.

@@ -4,6 +4,8 @@
 mod facts;
 mod judge;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 
