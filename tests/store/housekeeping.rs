@@ -178,6 +178,27 @@ fn a_mostly_dead_cold_pack_is_rewritten_and_can_grow_cold_again() {
 }
 
 #[test]
+fn a_crash_between_two_steps_leaves_everything_and_the_rest_is_done_later() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..12 * PACK_BLOCKS {
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
+    }
+    session.commit();
+    let all = session.everything();
+    for left in [9, 6, 3] {
+        assert!(session.writer.pack_cold(Duration::ZERO).unwrap());
+        let mut copy = Session::open(session.crashed());
+        assert_eq!(count(&copy, "SELECT count(*) FROM pack"), left);
+        copy.assert_clean();
+        assert_eq!(copy.everything(), all);
+        pack_cold(&mut copy);
+        assert_eq!(count(&copy, "SELECT count(*) FROM pack"), 3);
+        assert_eq!(copy.everything(), all);
+    }
+}
+
+#[test]
 fn a_damaged_pack_is_not_packed_again() {
     let mut session = Session::new();
     let file = session.file(Ino::ROOT, "file");
