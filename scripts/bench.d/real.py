@@ -120,14 +120,13 @@ def size_of(key: str, *path: str) -> Work:
         tree = context.inputs.joinpath(*path)
         quiet("cp", "-a", f"{tree}/.", top)
         side.settle()
-        at_once = side.stored_bytes()
         waited, cpu = side.idle()
         side.umount()
         stored = side.stored_bytes()
         side.mount("--existing")
         size = tar_bytes(tree)
-        told = f"idle after {waited:.0f} s and {cpu:.1f} s of processor; {at_once / size:.2f} before"
-        print(f"{key}: {told}, {stored / size:.2f} then", file=sys.stderr, flush=True)
+        told = f"{stored:,} bytes to {size:,}; idle after {waited:.0f} s and {cpu:.1f} s of processor"
+        print(f"{key}: {told}", file=sys.stderr, flush=True)
         return {key: stored / size}
 
     row = Row(key, f"bytes on disk to tar | zstd -3: {title}", "", bound=1.1)
