@@ -36,7 +36,7 @@ pub const PACK_LEVEL: i32 = 3;
 pub const PACK_LEVEL_BURST: i32 = 1;
 
 /// zstd level of a cold pack, made when nothing else is to be done. Measured in `docs/decisions.md`.
-pub const COLD_PACK_LEVEL: i32 = 9;
+pub const COLD_PACK_LEVEL: i32 = 12;
 
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
 pub const DB_PAGE_SIZE: u32 = 4 << 10;
