@@ -13,7 +13,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::base::limits::{BLOCK_SIZE, PACK_MAX, PACK_TARGET};
+use crate::base::limits::{BLOCK_SIZE, PACK_MAX};
 use crate::base::{DataId, PackId};
 
 const MAGIC: [u8; 4] = *b"SFPK";
@@ -77,11 +77,6 @@ impl PackBuilder {
     /// Whether nothing was pushed.
     pub fn is_empty(&self) -> bool {
         self.directory.is_empty()
-    }
-
-    /// Whether the target is reached and the pack should be encoded.
-    pub fn is_full(&self) -> bool {
-        self.content.len() >= PACK_TARGET || self.directory.len() / ENTRY >= MAX_BLOCKS
     }
 
     /// The pack's bytes. `level` is zstd's.
