@@ -113,6 +113,11 @@ impl Lock {
         Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
     }
 
+    /// Who holds it, as it was taken.
+    pub(super) fn taken_by(&self) -> &Holder {
+        &self.holder
+    }
+
     /// Writes down that whoever wants it will have it soon.
     pub(super) fn leaving(&self) -> io::Result<()> {
         self.describe(&Holder { leaving: true, ..self.holder.clone() })

@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
+use super::events::now;
 use super::layout::{StoreDir, make};
+use super::receipt::{Receipt, Witness};
+use super::verify::Verification;
+use super::version::Switching;
 use crate::base::SessionId;
 
 /// No session's name: nothing that begins with a dot is one.
@@ -24,6 +28,14 @@ const ENTRY: &str = "entry.json";
 pub struct Entry {
     /// How the session is to be treated.
     pub settings: Settings,
+    /// The newest state that was seen to be safe on the disk: a resume finds this or a later one, or refuses.
+    pub witness: Option<Witness>,
+    /// What the last stop left.
+    pub last_stop: Option<Witness>,
+    /// The last verification of every row and byte.
+    pub verified: Option<Verification>,
+    /// A change of the runtime version that has begun.
+    pub switching: Option<Switching>,
 }
 
 /// What a session's user has chosen for it, apart from its caps.
@@ -66,6 +78,39 @@ impl StoreDir {
             self.replace(&dir, &entry).and_then(|()| turn.sync_all()).map_err(unwritable)?;
         }
         Ok(entry)
+    }
+
+    /// Keeps a state as the witness, unless a newer one is there. Nothing is lost when that fails: what is found later
+    /// may be newer than the witness, only not older.
+    pub(super) fn witness(&self, id: &SessionId, receipt: &Receipt, is_stop: bool) {
+        let seen = Witness { receipt: receipt.clone(), at: now() };
+        let kept = self.update_entry(id, |entry| {
+            if seen.supersedes(entry.witness.as_ref()) {
+                entry.witness = Some(seen.clone());
+            }
+            if is_stop {
+                entry.last_stop = Some(seen);
+            }
+        });
+        if let Err(error) = kept {
+            log::warn!("session {id}: its receipt could not be kept: {error}");
+        }
+    }
+
+    /// Forgets which state was seen, of a session that is about to be removed: a crash on the way then leaves a session
+    /// or none, and not one that is missed.
+    pub(super) fn forget_witness(&self, id: &SessionId) -> Result<(), SessionError> {
+        if !self.registry_of(id).join(ENTRY).exists() {
+            return Ok(());
+        }
+        let forgotten = self.update_entry(id, |entry| {
+            *entry = Entry { settings: entry.settings.clone(), ..Entry::default() };
+        });
+        match forgotten {
+            // Nobody can tell what it says; with the session it goes as a whole.
+            Err(SessionError::Registry { .. }) => self.forget_entry(id),
+            other => other.map(drop),
+        }
     }
 
     /// Forgets what was known of a session that is removed; its events stay.

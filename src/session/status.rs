@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::error::SessionError;
 use super::layout::SessionDir;
 use super::lock::Lock;
+use super::receipt::Witness;
+use super::registry::Entry;
+use super::verify::Verified;
 use crate::base::Timestamp;
 use crate::base::limits::PIECE_SIZE;
 use crate::fs::Fs;
@@ -33,6 +36,9 @@ pub struct Status {
     /// The lengths of all files; `bytes_used` is what they are charged.
     pub content_bytes: u64,
     pub txid: u64,
+    /// Counts the mounts.
+    #[serde(default)]
+    pub epoch: u64,
     pub digest: String,
     pub created: String,
     pub last_active: String,
@@ -53,8 +59,17 @@ pub struct Status {
     /// What this mount has replayed of the last one's journal; of a session that was not stopped, what the next use
     /// will replay. `None` when there is nothing.
     pub recovery: Option<Replayed>,
-    /// Why the file system refuses changes, if it does.
+    /// Why the file system refuses changes, if it does; or what keeps the next use from recovering the session.
     pub failed: Option<String>,
+    /// Of what runs in the workspace, if it was ever stated.
+    #[serde(default)]
+    pub runtime_version: Option<String>,
+    /// What the last stop left, as far as the store has seen one.
+    #[serde(default)]
+    pub last_stop: Option<Witness>,
+    /// Of this mount; of a session that is not mounted, the last one's.
+    #[serde(default)]
+    pub verified: Verified,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -72,7 +87,7 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    fn of(recovery: &Recovery) -> Option<Replayed> {
+    pub(super) fn of(recovery: &Recovery) -> Option<Replayed> {
         let Recovery { records, operations, bytes, took } = *recovery;
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         recovery.was_needed().then_some(Replayed { records, operations, bytes, millis })
@@ -125,12 +140,17 @@ impl Status {
         status.journal_waiting = health.journal.waiting;
         status.syncs = health.journal.syncs;
         status.recovery = Replayed::of(&health.recovery);
-        status.failed = health.failed;
+        status.failed = health.failed.or(status.failed);
         Ok(status)
     }
 
     /// What the directory says without the session database.
     fn bare(dir: &SessionDir) -> Result<Status, SessionError> {
+        // A registry that cannot be read keeps nobody from looking.
+        let (entry, failed) = match dir.home().entry(dir.id()) {
+            Ok(entry) => (entry, None),
+            Err(error) => (Entry::default(), Some(error.to_string())),
+        };
         let path = dir.lock_file();
         let holder = Lock::holder(&path).map_err(|source| SessionError::Store { path, what: "read", source })?;
         Ok(Status {
@@ -141,6 +161,10 @@ impl Status {
             since: holder.as_ref().map(|holder| holder.since.clone()),
             mountpoint: holder.and_then(|holder| holder.mountpoint),
             database_bytes: dir.disk_bytes(),
+            failed,
+            runtime_version: entry.settings.runtime_version,
+            last_stop: entry.last_stop,
+            verified: entry.verified.as_ref().map(Verified::from).unwrap_or_default(),
             ..Status::default()
         })
     }
@@ -155,6 +179,7 @@ impl Status {
         self.dirs = superblock.counts.dirs;
         self.content_bytes = superblock.counts.bytes;
         self.txid = superblock.txid.0;
+        self.epoch = superblock.epoch;
         self.digest = superblock.digest.to_string();
         self.created = rfc3339(superblock.created);
         self.last_active = rfc3339(superblock.last_active);
@@ -163,7 +188,7 @@ impl Status {
 }
 
 /// A UUID as everyone writes it.
-fn uuid_text(uuid: &[u8; 16]) -> String {
+pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

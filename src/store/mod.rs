@@ -10,6 +10,7 @@ mod content;
 mod disk;
 mod error;
 mod journal;
+mod length;
 mod maintain;
 mod open;
 mod pool;
@@ -21,7 +22,7 @@ mod superblock;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use check::{Finding, check};
+pub use check::{Finding, Interrupt, check, check_until};
 pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;

@@ -4,8 +4,10 @@
 
 mod bad_input;
 mod ids;
+mod life;
 mod mount;
 mod resize;
+mod resume_refused;
 mod run;
 mod store;
 mod support;
