@@ -99,6 +99,19 @@ impl StoreDir {
         Ok(found)
     }
 
+    /// Sessions that the store has seen, and of which there is no session database.
+    pub fn lost(&self) -> Result<Vec<SessionDir>, SessionError> {
+        let mut lost = Vec::new();
+        for id in self.registered()? {
+            let dir = self.session(&id);
+            // Where the registry cannot be read, nobody knows that anything was seen.
+            if !dir.exists()? && self.entry(&id).is_ok_and(|entry| entry.witness.is_some()) {
+                lost.push(dir);
+            }
+        }
+        Ok(lost)
+    }
+
     /// Makes the store's directory.
     pub(super) fn create(&self) -> Result<(), SessionError> {
         make(&self.path, true)?;

@@ -122,7 +122,11 @@ impl LockedSession {
         let database = self.dir.database();
         failpoint::passed("a session is locked and not looked at");
         let before = if self.dir.exists()? {
-            Some(self.look(&entry)?)
+            let before = self.look(&entry)?;
+            if !before.clean {
+                self.look_at_journal(&entry)?;
+            }
+            Some(before)
         } else if let Some(seen) = entry.witness {
             return Err(self.incomplete(Lacks::Database(Box::new(seen))));
         } else {
@@ -176,6 +180,21 @@ impl LockedSession {
         match seen.missing_in(&Receipt::of(&superblock), |txid| store.digest_at(txid)).map_err(failed)? {
             Some(lacks) => Err(self.incomplete(lacks)),
             None => Ok(superblock),
+        }
+    }
+
+    /// Refuses a journal that is older than what was seen of the session: it is not that of the mount that died. (Without
+    /// a witness a recovery that died may have raised the epoch of the session database and not that of the journal.)
+    pub(super) fn look_at_journal(&self, entry: &Entry) -> Result<(), SessionError> {
+        let failed = |source| self.dir.database_error(source);
+        let journal = self.dir.journal();
+        let epoch = Store::journal_epoch(&HostDisk::shared(), &journal).map_err(failed)?;
+        match (epoch, entry.witness.as_ref().map(|seen| seen.receipt.epoch)) {
+            (Some(epoch), Some(seen)) if epoch < seen => Err(failed(StoreError::Journal(format!(
+                "{}: journal and database do not belong together: it is of mount {epoch}, and the store has seen mount {seen}",
+                journal.display()
+            )))),
+            _ => Ok(()),
         }
     }
 

@@ -122,6 +122,23 @@ impl StoreDir {
         }
     }
 
+    /// Every session that the registry has something on, by name.
+    pub(super) fn registered(&self) -> Result<Vec<SessionId>, SessionError> {
+        let path = self.path().join(REGISTRY);
+        let unreadable = |source| SessionError::Store { path: path.clone(), what: "read", source };
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(unreadable)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(unreadable)?.file_name();
+            found.extend(name.to_str().and_then(|name| name.parse::<SessionId>().ok()));
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// Where the registry keeps what it has on a session.
     pub(super) fn registry_of(&self, id: &SessionId) -> PathBuf {
         self.path().join(REGISTRY).join(id.as_str())

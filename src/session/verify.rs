@@ -177,3 +177,90 @@ fn give_way() {
         log::debug!("the verifier keeps its priority: {}", std::io::Error::last_os_error());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::super::{Holder, OpenOptions, Session, StoreDir};
+    use super::*;
+    use crate::base::Ino;
+    use crate::fs::{Caller, WriteFlags};
+
+    const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
+
+    fn open(store: &StoreDir) -> Session {
+        let locked = store.lock(&"a".parse().unwrap(), false, &Holder::current("test", None)).unwrap();
+        locked.open(&OpenOptions::default()).unwrap()
+    }
+
+    /// A stopped session of a mebibyte that does not compress.
+    fn stopped() -> (tempfile::TempDir, StoreDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        let session = open(&store);
+        let file = session.fs().mknod(&CALLER, Ino::ROOT, b"file", libc::S_IFREG | 0o600, 0).unwrap().ino;
+        let mut state = 7_u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let noise: Vec<u8> = (0..1 << 20).map(|_| byte()).collect();
+        session.fs().write(file, 0, &noise, WriteFlags::default()).unwrap();
+        session.stop().unwrap();
+        (temp, store)
+    }
+
+    fn verified(session: &Session) -> Verified {
+        session.watch(Duration::from_millis(10)).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !matches!(session.verifier().state(), Verified::Ok | Verified::Failed) {
+            assert!(Instant::now() < until, "not verified within 20 seconds");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        session.verifier().state()
+    }
+
+    #[test]
+    fn an_idle_session_is_verified_and_its_witness_kept() {
+        let (_temp, store) = stopped();
+        let session = open(&store);
+        assert_eq!(verified(&session), Verified::Ok);
+        session.stop().unwrap();
+        let last = store.events(session.id()).unwrap().pop().unwrap().what;
+        assert!(matches!(last, What::Verified { verification: Verification { findings: 0, .. }, .. }), "{last:?}");
+        let entry = store.entry(session.id()).unwrap();
+        assert_eq!(entry.witness.unwrap().receipt, session.resume().receipt);
+        assert_eq!(entry.verified.unwrap().findings, 0);
+    }
+
+    #[test]
+    fn what_is_damaged_is_found_beside_the_use() {
+        let (_temp, store) = stopped();
+        let path = store.session(&"a".parse().unwrap()).database();
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let (middle, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+        file.read_exact_at(&mut byte, middle).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+        let session = open(&store);
+        assert_eq!(verified(&session), Verified::Failed);
+        session.stop().unwrap();
+        let verification = store.entry(session.id()).unwrap().verified.unwrap();
+        assert!(verification.findings > 0 && verification.first.is_some(), "{verification:?}");
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_verification() {
+        let (_temp, store) = stopped();
+        for wait in 0..20 {
+            let session = open(&store);
+            session.watch(Duration::ZERO).unwrap();
+            std::thread::sleep(Duration::from_millis(wait));
+            let begun = Instant::now();
+            session.stop().unwrap();
+            // Who holds the session database open keeps its WAL for a second, and then for good.
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?} after {wait} ms", begun.elapsed());
+            assert!(!session.dir().wal().exists(), "after {wait} ms");
+        }
+    }
+}

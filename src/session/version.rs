@@ -166,6 +166,7 @@ impl LockedSession {
         let (database, journal) = (self.dir.database(), self.dir.journal());
         let mut superblock = self.look(entry)?;
         if !superblock.clean || journal.exists() {
+            self.look_at_journal(entry)?;
             let opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default()).map_err(failed)?;
             superblock = Fs::start(opened).and_then(|fs| fs.stop()).map_err(failed)?;
             self.home().witness(self.dir.id(), &Receipt::of(&superblock), true);

@@ -44,7 +44,7 @@ pub enum StoreError {
         what: String,
     },
     /// Not all of the file is there.
-    #[error("{path}: truncated, it has {found} bytes of {}", expected.map_or("who knows how many".to_owned(), |bytes| bytes.to_string()))]
+    #[error("{path}: truncated, it has {found} bytes{}", expected.map_or(String::new(), |bytes| format!(" of {bytes}")))]
     Cut {
         /// The file.
         path: PathBuf,

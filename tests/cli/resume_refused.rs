@@ -44,7 +44,7 @@ impl Lab {
         let bench = &lab.bench;
         lab.keep("at-stop");
         let at = bench.empty("m");
-        for (session, name) in [("other", "six"), ("demo", "four")] {
+        for (session, name) in [("other", "six"), ("demo", "zero"), ("demo", "four")] {
             bench.ok(&["mount", session, at.to_str().unwrap()]);
             fs::write(at.join(name), name).unwrap();
             bench.ok(&["sync", session]);
@@ -54,6 +54,9 @@ impl Lab {
             eventually("the server is dead", || !alive(pid));
             eventually("the mount is dead", || fs::File::create(at.join("probe")).is_err());
             bench.ok(&["umount", at.to_str().unwrap()]);
+            if name == "zero" {
+                fs::copy(lab.dir().join("session.journal"), bench.path("older.journal")).unwrap();
+            }
         }
         lab
     }
@@ -229,7 +232,15 @@ const KILLED: &[Case] = &[
             fs::copy(other, lab.dir().join("session.journal")).unwrap();
         },
         21,
-        "of another session",
+        "do not belong together",
+    ),
+    (
+        "the journal of the mount before",
+        |lab| {
+            fs::copy(lab.bench.path("older.journal"), lab.dir().join("session.journal")).unwrap();
+        },
+        21,
+        "it is of mount",
     ),
     ("no session.db, and the rest is there", |lab| lab.remove("session.db"), 22, "session.db is missing"),
 ];
@@ -327,6 +338,8 @@ fn what_was_refused_can_be_accepted() {
     assert_eq!(bench.ok(&["ls", "demo:/"]).lines().count(), 1);
     fs::remove_dir_all(lab.dir()).unwrap();
     bench.fails(&["status", "demo"], 22, &["session.db is missing"]);
+    let listed = bench.ok(&["ls"]);
+    assert!(listed.contains("demo") && listed.contains("no session database there"), "{listed}");
     bench.ok(&["rm", "demo"]);
     bench.fails(&["status", "demo"], 4, &["no session demo"]);
     let events = bench.ok(&["events", "demo"]);
