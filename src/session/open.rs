@@ -177,7 +177,7 @@ impl LockedSession {
         };
         let superblock = store.superblock().map_err(failed)?;
         let Some(seen) = &entry.witness else { return Ok(superblock) };
-        match seen.missing_in(&Receipt::of(&superblock), |txid| store.digest_at(txid)).map_err(failed)? {
+        match seen.missing_in(&store).map_err(failed)? {
             Some(lacks) => Err(self.incomplete(lacks)),
             None => Ok(superblock),
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::status::{Replayed, uuid_text};
 use crate::base::{SessionId, Txid};
 use crate::format::Digest;
-use crate::store::{StoreError, Superblock};
+use crate::store::{Store, StoreError, Superblock};
 
 /// A committed state of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +162,14 @@ pub enum Lacks {
 }
 
 impl Witness {
-    /// What a session database lacks for being in this state or a later one. `digest_at` knows its past.
-    pub(super) fn missing_in(
+    /// What a session database lacks for being in this state or a later one. A witness that is read first and a database
+    /// after it also fit beside a running server.
+    pub fn missing_in(&self, store: &Store) -> Result<Option<Lacks>, StoreError> {
+        self.missing_at(&Receipt::of(&store.superblock()?), |txid| store.digest_at(txid))
+    }
+
+    /// The same of a state; `digest_at` knows its past.
+    fn missing_at(
         &self,
         found: &Receipt,
         digest_at: impl FnOnce(Txid) -> Result<Option<Digest>, StoreError>,
@@ -206,7 +212,7 @@ mod tests {
     fn what_is_as_new_or_newer_will_do_and_nothing_else() {
         let seen = Witness { receipt: receipt(5, 20, 7), at: Timestamp::UNIX_EPOCH };
         let look = |found: Receipt, past: Option<u128>| {
-            seen.missing_in(&found, |txid| {
+            seen.missing_at(&found, |txid| {
                 assert_eq!(txid, Txid(20));
                 Ok(past.map(Digest))
             })

@@ -100,8 +100,12 @@ impl Status {
     pub fn read(dir: &SessionDir) -> Result<Status, SessionError> {
         let database = |source| dir.database_error(source);
         let store = Store::open_read_only(&dir.database()).map_err(database)?;
-        let mut status = Status::bare(dir)?;
+        let (mut status, witness) = Status::bare(dir)?;
         status.fill(&store.superblock().map_err(database)?);
+        if let Some(lacks) = witness.map_or(Ok(None), |seen| seen.missing_in(&store)).map_err(database)? {
+            status.failed = Some(lacks.to_string());
+            return Ok(status);
+        }
         // The journal of who has the session open changes under our eyes.
         if status.pid.is_none() && !status.clean {
             match store.inspect_journal(&dir.journal()) {
@@ -116,7 +120,7 @@ impl Status {
     pub fn read_or_explain(dir: &SessionDir) -> Result<Status, SessionError> {
         match Status::read(dir) {
             Err(error @ SessionError::Database { .. }) => {
-                Ok(Status { error: Some(error.to_string()), ..Status::bare(dir)? })
+                Ok(Status { error: Some(error.to_string()), ..Status::bare(dir)?.0 })
             }
             other => other,
         }
@@ -126,7 +130,7 @@ impl Status {
     pub fn live(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<Status, SessionError> {
         let superblock = store.superblock().map_err(|source| dir.database_error(source))?;
         let health = fs.health();
-        let mut status = Status::bare(dir)?;
+        let mut status = Status::bare(dir)?.0;
         status.fill(&superblock);
         status.txid = health.txid.0;
         status.bytes_used = health.usage.bytes;
@@ -144,8 +148,8 @@ impl Status {
         Ok(status)
     }
 
-    /// What the directory says without the session database.
-    fn bare(dir: &SessionDir) -> Result<Status, SessionError> {
+    /// What the directory and the registry say without the session database, and what was seen of that.
+    fn bare(dir: &SessionDir) -> Result<(Status, Option<Witness>), SessionError> {
         // A registry that cannot be read keeps nobody from looking.
         let (entry, failed) = match dir.home().entry(dir.id()) {
             Ok(entry) => (entry, None),
@@ -153,7 +157,7 @@ impl Status {
         };
         let path = dir.lock_file();
         let holder = Lock::holder(&path).map_err(|source| SessionError::Store { path, what: "read", source })?;
-        Ok(Status {
+        let status = Status {
             session: dir.id().to_string(),
             mounted: holder.as_ref().is_some_and(|holder| holder.mountpoint.is_some()),
             pid: holder.as_ref().map(|holder| holder.pid),
@@ -166,7 +170,8 @@ impl Status {
             last_stop: entry.last_stop,
             verified: entry.verified.as_ref().map(Verified::from).unwrap_or_default(),
             ..Status::default()
-        })
+        };
+        Ok((status, entry.witness))
     }
 
     fn fill(&mut self, superblock: &Superblock) {

@@ -320,6 +320,12 @@ fn what_was_refused_can_be_accepted() {
     for (name, files) in [("older-2", 2), ("branch", 5)] {
         lab.put(name);
         bench.fails(&["cat", "demo:/one"], 22, &["sessionfs accept demo"]);
+        let checked = bench.call(&["check", "demo"]);
+        assert!(
+            checked.status.code() == Some(9) && text(&checked.stdout).contains("witness: its session.db"),
+            "{checked:?}"
+        );
+        assert!(bench.status("demo")["failed"].as_str().unwrap().contains("the store has seen"));
         let said: serde_json::Value = serde_json::from_str(&bench.ok(&["--json", "accept", "demo"])).unwrap();
         assert!(said["instead"].is_string() && said["files"] == files, "{said}");
         assert_eq!(bench.ok(&["ls", "demo:/"]).lines().count(), files);

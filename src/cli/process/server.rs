@@ -36,7 +36,7 @@ const WRITE_BACK: Duration = Duration::from_secs(20);
 /// How long it waits for the serving threads after the mount is gone.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 /// How long nothing was committed before a session is verified beside its use.
-const VERIFY_WHEN_IDLE: Duration = Duration::from_secs(10);
+const VERIFY_WHEN_IDLE: Duration = Duration::from_secs(60);
 
 /// Of <linux/prctl.h>; the libc crate does not have it.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
