@@ -139,8 +139,13 @@ impl LockedSession {
             let (store, recovery) = (Arc::clone(&opened.store), opened.recovery);
             opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
             let fs = Fs::start(opened)?;
-            let receipt = Receipt::of(&store.superblock()?);
-            Ok((store, fs, receipt, recovery))
+            match store.superblock() {
+                Ok(superblock) => Ok((store, fs, Receipt::of(&superblock), recovery)),
+                Err(error) => {
+                    let _ = fs.stop(); // The first error is the one to report.
+                    Err(error)
+                }
+            }
         };
         let (store, fs, receipt, recovery) = opened().map_err(failed)?;
         let clean = before.as_ref().is_none_or(|before| before.clean);
