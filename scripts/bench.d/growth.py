@@ -16,6 +16,7 @@ from report import number
 from sides import DROP_CACHES, Ours
 
 SAMPLES = 500
+ENTERED = 20
 PER_DIRECTORY = 1000
 INODES_ONLY = "2"  # drop_caches(5): dentries and inodes, so that the next look at a name is a request
 
@@ -68,7 +69,11 @@ def life(side: Ours, change: Callable[[], object]) -> dict[str, float]:
 
 def at_files(side: Ours, top: Path, count: int) -> dict[str, float]:
     chance = random.Random(count)
-    known = [top / f"d{i // PER_DIRECTORY}" / f"f{i}" for i in chance.sample(range(count), min(SAMPLES, count))]
+    directories = count // PER_DIRECTORY
+    # Of a few directories, so that most are in one that was entered before: entering one is a cost of its own, below.
+    entered = chance.sample(range(directories), min(ENTERED, directories))
+    picks = [chance.choice(entered) * PER_DIRECTORY + chance.randrange(PER_DIRECTORY) for _ in range(SAMPLES)]
+    known = [top / f"d{i // PER_DIRECTORY}" / f"f{i}" for i in dict.fromkeys(picks)]
     work = side.root / f"at{count}"
     work.mkdir()
     new = [str(work / f"n{i}") for i in range(SAMPLES)]
@@ -76,6 +81,8 @@ def at_files(side: Ours, top: Path, count: int) -> dict[str, float]:
     DROP_CACHES.write_text(INODES_ONLY)
     costs = {"stat, first": median([lambda path=path: os.stat(path) for path in known])}
     side.cold()
+    first = [top / f"d{i}" / "none" for i in entered]
+    costs["first name looked up in a directory of 1,000, cold"] = median([lambda path=path: path.exists() for path in first])
     costs["open and read, cold"] = median([lambda path=path: path.read_bytes() for path in known])
     costs["create 4 KiB"] = median([lambda path=path: new_file(path) for path in new])
     costs["create 4 KiB and fsync"] = median([lambda i=i: new_file(str(work / f"s{i}"), True) for i in range(SAMPLES)])
@@ -115,12 +122,15 @@ def growth(side: Ours, quick: bool, say: Callable[[str], None]) -> list[Stage]:
     """Both series, each in a session of its own."""
     stages = []
     side.mount("--size", "64G", "--inodes", "4000000")
+    many = side.root / "many"
+    many.mkdir()
     before = 0
     for count in (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
         say(f"{count} files")
-        grow(side.root, before, count)
+        # Below a directory of their own, so that the first ls lists as much at every size.
+        grow(many, before, count)
         before = count
-        costs = at_files(side, side.root, count)
+        costs = at_files(side, many, count)
         stages.append(Stage("files", count, costs | {"memory of the daemon, MiB": memory(side.pid(), "VmRSS")}))
     side.end()
     side.mount("--size", "64G")

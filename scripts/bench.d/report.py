@@ -118,9 +118,11 @@ def to_json(results: list[Result], machine: dict[str, Any], left_out: dict[str, 
     return json.dumps({"machine": machine, "rows": rows, "left_out": left_out}, indent=2, ensure_ascii=False) + "\n"
 
 
-def markdown(results: list[Result], machine: dict[str, Any], left_out: dict[str, str]) -> str:
+def markdown(results: list[Result], machine: dict[str, Any], left_out: dict[str, str], charted: bool) -> str:
     header, *lines = cells(results)
-    text = [sentence(machine), "", f"![Each row's ratio beside its target]({CHART})", ""]
+    text = [sentence(machine), ""]
+    if charted:
+        text += [f"![Each row's ratio beside its target]({CHART})", ""]
     text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     text += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     if left_out:
@@ -139,9 +141,12 @@ def put(page: Path, what: str, text: str) -> None:
 
 
 def write_markdown(page: Path, results: list[Result], machine: dict[str, Any], left_out: dict[str, str]) -> None:
-    """Puts the table between the markers of the page, and the chart beside it."""
-    put(page, "measured", markdown(results, machine, left_out))
-    page.with_name(CHART).write_text(chart(results))
+    """Puts the table between the markers of the page, and the chart beside it. Where idle processors halt at once, the table
+    has a place of its own: what it shows is mostly that."""
+    halting = machine["halt_poll_ns"] == 0
+    put(page, "halting" if halting else "measured", markdown(results, machine, left_out, not halting))
+    if not halting:
+        page.with_name(CHART).write_text(chart(results))
 
 
 # --- The chart ----------------------------------------------------------------------------------------------------------

@@ -90,6 +90,12 @@ class Board:
             return "ext4 fails it too"
         return None
 
+    def not_offered(self, suite, place):
+        """Failures of tests that ask for what no session has, each with its limit: they do not apply."""
+        absent = {limit["id"] for limit in self.limits if limit["kind"] == "not offered"}
+        failed = self.results[suite].get(place, {}).get("failed", {}) if place == "sessionfs" else {}
+        return {test: cause for test in failed if (cause := self.cause(suite, test)) in absent}
+
     def unexplained(self, suite):
         failed = self.results[suite].get("sessionfs", {}).get("failed", {})
         return {test: said for test, said in failed.items() if self.cause(suite, test) is None}
@@ -119,16 +125,20 @@ class Board:
                 if entry is None:
                     cells += ["–"] * 4
                     continue
-                failed = len(entry["failed"])
-                cells += [entry["passed"] + failed, entry["passed"], failed, sum(entry["skipped"].values())]
+                absent = len(self.not_offered(suite, place))
+                failed = len(entry["failed"]) - absent
+                skipped = sum(entry["skipped"].values()) + absent
+                cells += [entry["passed"] + failed, entry["passed"], failed, skipped]
             lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |")
         return "\n".join(lines)
 
     def skips(self):
         lines = ["| suite | not applicable, on a session | tests |", "| --- | --- | --- |"]
         for suite, places in sorted(self.results.items()):
-            skipped = places.get("sessionfs", {}).get("skipped", {})
-            most = sorted(skipped.items(), key=lambda pair: -pair[1])
+            absent = Counter(f"not offered: {cause}" for cause in self.not_offered(suite, "sessionfs").values())
+            skipped = places.get("sessionfs", {}).get("skipped", {}) | absent
+            # Always shown: what sessions lack; of the others the most frequent.
+            most = sorted(skipped.items(), key=lambda pair: (pair[0] not in absent, -pair[1]))
             for reason, count in most[:8]:
                 lines.append(f"| {suite} | {reason.replace('|', '/')} | {count} |")
             if most[8:]:
@@ -143,7 +153,7 @@ class Board:
                 known[cause] += 1
                 tests.setdefault(cause, []).append(f"{suite} {test}")
         causes = {limit["id"]: limit for limit in self.limits}
-        lines = ["| limit | whose | tests that fail by it | cause | proof |", "| --- | --- | --- | --- | --- |"]
+        lines = ["| limit | whose | tests that meet it | cause | proof |", "| --- | --- | --- | --- | --- |"]
         for cause, count in known.most_common():
             limit = causes.get(cause, {"kind": "suite or machine", "cause": cause, "proof": "the columns of ext4 above"})
             names = ", ".join(tests[cause][:12]) + (f" and {count - 12} more" if count > 12 else "")

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A test that meets an error shall end there.
 
+mod ahead;
 mod check;
 mod commit;
 mod content;
@@ -97,8 +98,9 @@ pub type Xattr = (Name, Box<[u8]>);
 #[derive(Debug)]
 pub struct Store {
     disk: Arc<dyn Disk>,
-    pool: pool::Pool,
-    cache: content::PackCache,
+    pool: Arc<pool::Pool>,
+    cache: Arc<content::PackCache>,
+    ahead: ahead::Ahead,
 }
 
 /// The one that writes. Dropping it without [`Writer::close`] is what a crash is: nothing committed is lost, and the

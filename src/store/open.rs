@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use rusqlite::{Connection, ErrorCode};
 
+use super::ahead::Ahead;
 use super::commit::Statements;
 use super::content::PackCache;
 use super::length::{cut, whole};
@@ -89,8 +90,8 @@ impl Store {
     }
 
     fn on(disk: &Arc<dyn Disk>, path: &Path) -> Store {
-        let pool = Pool::new(Arc::clone(disk), path.to_owned());
-        Store { disk: Arc::clone(disk), pool, cache: PackCache::default() }
+        let pool = Arc::new(Pool::new(Arc::clone(disk), path.to_owned()));
+        Store { disk: Arc::clone(disk), pool, cache: Arc::new(PackCache::default()), ahead: Ahead::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::content::Content;
 use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
 use super::{Store, StoreError, Superblock, Xattr, superblock};
-use crate::base::{DataId, Ino, Txid};
+use crate::base::{DataId, Ino, PackId, Txid};
 use crate::format::{BlockRow, DentryRow, Digest, InodeRow, Pack, content_hash};
 
 impl Store {
@@ -81,13 +81,15 @@ impl Store {
         }
         let sql = self.pool.get()?;
         let Some(place) = place(&sql, id)? else { return Ok(None) };
-        if let Some(pack) = self.cache.get(place.pack) {
+        let (pack, next) = self.cache.get(place.pack);
+        self.ahead.want(next, &self.pool, &self.cache);
+        if let Some(pack) = pack {
             return verified(id, place, pack).map(Some);
         }
         // A repack may have moved the block since: place and pack have to be of one state, so of one statement.
         let Some((place, frame)) = place_and_frame(&sql, id)? else { return Ok(None) };
         drop(sql);
-        let pack = Arc::new(decode(place, frame)?);
+        let pack = Arc::new(decode(place.pack, &frame)?);
         let content = verified(id, place, Arc::clone(&pack))?;
         self.cache.put(&pack);
         Ok(Some(content))
@@ -137,11 +139,18 @@ fn place_and_frame(sql: &Connection, id: DataId) -> Result<Option<(Place, Vec<u8
     }
 }
 
-/// Decodes the pack a place names, and makes sure that it is that one.
-fn decode(place: Place, frame: Vec<u8>) -> Result<Pack, StoreError> {
-    let wrong = |what: String| StoreError::Damaged(format!("pack {}: {what}", place.pack));
-    let pack = Pack::decode(&frame).map_err(|error| wrong(error.to_string()))?;
-    if pack.id != place.pack { Err(wrong(format!("holds pack {}", pack.id))) } else { Ok(pack) }
+/// A pack by its id, if there is one.
+pub(super) fn stored_pack(sql: &Connection, id: PackId) -> Result<Option<Pack>, StoreError> {
+    let mut query = sql.prepare_cached("SELECT frame FROM pack WHERE id = ?1")?;
+    let frame = query.query_row([id.sql()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+    frame.map(|frame| decode(id, &frame)).transpose()
+}
+
+/// Decodes a pack, and makes sure that it is that one.
+fn decode(id: PackId, frame: &[u8]) -> Result<Pack, StoreError> {
+    let wrong = |what: String| StoreError::Damaged(format!("pack {id}: {what}"));
+    let pack = Pack::decode(frame).map_err(|error| wrong(error.to_string()))?;
+    if pack.id != id { Err(wrong(format!("holds pack {}", pack.id))) } else { Ok(pack) }
 }
 
 /// The content at a place, if it is what was once written there.
