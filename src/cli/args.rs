@@ -103,6 +103,8 @@ fn policy() -> impl TypedValueParser<Value = Policy> {
 #[command(after_help = "Examples:
   sessionfs run demo -- sh -c 'date >> log; cat log'
   sessionfs run --size 4G --mount /workspace demo -- cargo test
+  sessionfs run --existing --expect package.json demo -- npm test
+  sessionfs run --runtime-version 2.1 demo -- ./agent
   sessionfs run demo -- bash
 
 The command runs with the workspace as its directory, in a mount namespace of its own: nobody else sees the mount.

@@ -22,8 +22,11 @@ pub fn resumed(session: &str, resume: &Resume) -> String {
         How::Resumed => format!("resumed {session}: {state}{since}{version}"),
         How::Adopted => format!("adopted {session}: {state}, of which this store has seen no stop{version}"),
         How::Recovered => {
-            let operations = resume.recovery.map_or(0, |recovery| recovery.operations);
-            format!("recovered {session} ({} operations replayed): {state}{since}{version}", grouped(operations))
+            let replayed = match resume.recovery {
+                Some(recovery) => format!("{} operations replayed", grouped(recovery.operations)),
+                None => "nothing to replay".to_owned(),
+            };
+            format!("recovered {session} ({replayed}): {state}{since}{version}")
         }
     }
 }

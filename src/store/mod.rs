@@ -37,7 +37,7 @@ use crate::format::{Counts, Digest};
 pub struct Superblock {
     /// Names this session for ever; a fork gets its own.
     pub uuid: [u8; 16],
-    /// Where it was forked from: that session's UUID and transaction.
+    /// What it was forked from, or has taken the place of: that session's UUID and transaction.
     pub parent: Option<([u8; 16], Txid)>,
     /// Fencing token: grows with every mount that may write.
     pub epoch: u64,

@@ -7,7 +7,7 @@ use crate::cli::access::caller;
 use crate::cli::args::Opening;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::session::{OpenOptions, Policy};
+use crate::session::{LockedSession, OpenOptions, Policy, Session, SessionError};
 
 /// The maps of ids, if they are maps.
 pub fn id_maps(opening: &Opening) -> Result<IdMaps, Failure> {
@@ -25,6 +25,25 @@ pub struct Resuming {
     pub verify: bool,
     /// The version that was stated, and what another one does.
     pub version: Option<(String, Policy)>,
+}
+
+impl Resuming {
+    /// Opens the session for the runtime that will work in it.
+    pub fn open(&self, mut locked: LockedSession, options: &OpenOptions) -> Result<Session, SessionError> {
+        if let Some((version, policy)) = &self.version {
+            locked.state_version(version, *policy)?;
+        }
+        locked.open(options)
+    }
+
+    /// Has the session show what was asked for.
+    pub fn prove(&self, session: &Session) -> Result<(), Failure> {
+        session.expect(&self.expect)?;
+        if self.verify {
+            session.verify()?;
+        }
+        Ok(())
+    }
 }
 
 /// From the options; a version that is set to nothing, as a variable can be, is not stated.

@@ -29,7 +29,7 @@ use crate::cli::receipt::resumed;
 use crate::control::{Hooks, Server, Stopping};
 use crate::fuse::{MountOptions, Mounted, Transport};
 use crate::session::tree::Touched;
-use crate::session::{Holder, LockedSession, OpenOptions, Session, SessionError, StopReport};
+use crate::session::{Holder, OpenOptions, Session, SessionError, StopReport};
 
 /// How long a stop waits for the kernel to hand over what mapped memory still holds.
 const WRITE_BACK: Duration = Duration::from_secs(20);
@@ -98,10 +98,10 @@ pub fn serve(
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
     flush_without_ourselves();
-    let session = open(plan, locked).inspect_err(|error| log::error!("{error}"))?;
+    let session = plan.resuming.open(locked, &plan.options).inspect_err(|error| log::error!("{error}"))?;
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
     let warning = state_of(plan, &session);
-    let started = prove(plan, &session).and_then(|()| Serving::start(plan, &session, &signals, alive));
+    let started = plan.resuming.prove(&session).and_then(|()| Serving::start(plan, &session, &signals, alive));
     let serving = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -154,23 +154,6 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
         .open(path)
         .map_err(|source| SessionError::Store { path: path.to_owned(), what: "written", source })?;
     context.log_as_server(Some(opened));
-    Ok(())
-}
-
-/// Opens the session for the runtime that will work in it.
-fn open(plan: &Plan, mut locked: LockedSession) -> Result<Session, SessionError> {
-    if let Some((version, policy)) = &plan.resuming.version {
-        locked.state_version(version, *policy)?;
-    }
-    locked.open(&plan.options)
-}
-
-/// Has the session show what was asked for.
-fn prove(plan: &Plan, session: &Session) -> Result<(), Failure> {
-    session.expect(&plan.resuming.expect)?;
-    if plan.resuming.verify {
-        session.verify()?;
-    }
     Ok(())
 }
 
