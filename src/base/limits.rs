@@ -132,6 +132,12 @@ pub const MAINTAIN_STEP_MS: u64 = 50;
 /// Bytes of decompressed packs kept for readers.
 pub const PACK_CACHE_BYTES: usize = 24 << 20;
 
+/// Inodes in memory at which a mount loads no more directories ahead: some 40 MiB.
+pub const WARM_INODES: usize = 100_000;
+
+/// Names loaded ahead at a time: a millisecond or two, for which who needs a directory itself has to wait.
+pub const WARM_STEP: usize = 512;
+
 /// Bytes of SQLite's WAL after which the committer copies it back into the session database.
 pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
 

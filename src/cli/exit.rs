@@ -43,6 +43,7 @@ exits! {
     NotMounted = 20, "nothing of ours is mounted there";
     JournalUnusable = 21, "the journal is missing, unreadable, or does not belong to the session database";
     ResumeIncomplete = 22, "the session is not what it was when last seen: incomplete, older, or another";
+    BadSettings = 23, "a file or variable of settings makes no sense, or is not to be trusted";
     ServerDied = 121, "the file system's server died or does not answer";
     StopFailed = 122, "run: the command ended, but not everything could be committed";
     RunFailed = 125, "run: failed before the command started";

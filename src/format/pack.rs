@@ -24,6 +24,11 @@ const ENTRY: usize = 12;
 /// The most blocks a pack may claim: a bound for the decoder. One-byte files are the worst a commit can bring.
 const MAX_BLOCKS: usize = PACK_MAX;
 
+/// The version of the zstd that is built in.
+pub fn zstd_version() -> &'static str {
+    zstd::zstd_safe::version_string()
+}
+
 /// How a payload is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

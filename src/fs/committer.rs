@@ -234,7 +234,7 @@ impl Committer {
 
 /// Puts this thread, and those that it starts to compress, behind whoever serves or works in the session: on a machine
 /// with two processors it would take both from them.
-fn give_way() {
+pub(super) fn give_way() {
     // SAFETY: the call takes only numbers; 0 is the calling thread (setpriority(2), on Linux).
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMMITTER_NICE) } != 0 {
         log::debug!("the committer keeps its priority: {}", std::io::Error::last_os_error());

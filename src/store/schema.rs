@@ -12,7 +12,7 @@ use crate::base::limits::DB_PAGE_SIZE;
 /// "SFS1": what `file(1)` and we recognise a session database by.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"SFS1");
 /// The format version: SQLite's `user_version`.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 /// Name of the hash in digests and data rows.
 pub(super) const HASH_ALGORITHM: &str = "xxh3-128";
 

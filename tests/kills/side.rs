@@ -53,6 +53,7 @@ pub fn create_and_remove(bench: &Bench, rng: &mut Rng, report: &mut Report, nth:
     bench.call(&["rm", &name]);
     for entry in std::fs::read_dir(bench.store()).unwrap() {
         let left = entry.unwrap().file_name().into_string().unwrap();
+        // The registry outlives what was removed.
         if left != bench.session && left != ".registry" {
             report.problem(format!("{after}: {left} is left in the store"));
         }

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod cat;
 pub mod check;
+pub mod config;
 pub mod cp;
 pub mod discard;
 pub mod events;

@@ -35,6 +35,11 @@ pub struct Ready {
     pub resume: Resume,
     /// What the runtime version that was stated has led to, unless it is the one there was.
     pub version_change: Option<VersionChange>,
+    /// How its requests come: `uring` or `device`.
+    pub transport: String,
+    /// The version of the protocol that the kernel speaks, and what it does not have of what we ask for.
+    pub fuse: String,
+    pub lacks: Vec<String>,
     /// What else its user should know.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub warning: Option<String>,

@@ -116,10 +116,14 @@ pub fn serve(
         }
     };
     if let Some(ready) = ready {
-        announce(plan, &session, warning, ready);
+        announce(plan, &session, warning, &serving.mounted, ready);
     }
     if let Err(error) = session.watch(VERIFY_WHEN_IDLE) {
         log::warn!("the session will not be verified: {error}");
+    }
+    let fs = Arc::clone(session.fs());
+    if let Err(error) = std::thread::Builder::new().name("warm".to_owned()).spawn(move || fs.warm()) {
+        log::debug!("nothing is loaded ahead: {error}");
     }
     serving.until_stopped(&session)
 }
@@ -167,7 +171,8 @@ fn state_of(plan: &Plan, session: &Session) -> Option<String> {
     warning
 }
 
-fn announce(plan: &Plan, session: &Session, warning: Option<String>, to: &mut PipeWriter) {
+fn announce(plan: &Plan, session: &Session, warning: Option<String>, mounted: &Mounted, to: &mut PipeWriter) {
+    let (fuse, lacks) = mounted.protocol();
     Message::Ready(Box::new(Ready {
         session: plan.id.to_string(),
         mountpoint: plan.mountpoint.clone(),
@@ -175,6 +180,9 @@ fn announce(plan: &Plan, session: &Session, warning: Option<String>, to: &mut Pi
         created: session.created(),
         resume: session.resume().clone(),
         version_change: session.version_change().cloned(),
+        transport: mounted.transport().to_string(),
+        fuse,
+        lacks,
         warning,
     }))
     .send(to);
