@@ -161,10 +161,15 @@ fn another_runtime_version_is_an_event_and_no_loss() {
         said.contains("runtime version 3 is now 2.0/b: it begins empty") && said.contains("before-2.0-b.2"),
         "{said}"
     );
+    // Both can come from the environment, the policy also from the settings.
+    let mut set = bench.command(&["run", "--mount", at, "ticket-8421", "--", "true"]);
+    set.env("SESSIONFS_RUNTIME_VERSION", "5").env("SESSIONFS_RUNTIME_VERSION_POLICY", "keep");
+    let said = text(&set.output().unwrap().stderr);
+    assert!(said.contains("runtime version 2.0/b is now 5: it stays as it is"), "{said}");
     let changes: Vec<Value> =
         events(&bench, "ticket-8421").into_iter().filter(|event| event["event"] == "version_changed").collect();
     let told: Vec<&str> = changes.iter().map(|change| change["to"].as_str().unwrap()).collect();
-    assert_eq!(told, ["1.0", "1.1", "2.0/b", "3", "2.0/b"]);
+    assert_eq!(told, ["1.0", "1.1", "2.0/b", "3", "2.0/b", "5"]);
     assert!(bench.ok(&["events", "ticket-8421"]).contains("what was there is session ticket-8421.before-2.0-b\n"));
     assert_eq!(bench.status("ticket-8421")["verified"], "none");
     bench.ok(&["check", "ticket-8421"]);
