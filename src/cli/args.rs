@@ -11,6 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 use super::exit::Exit;
 use crate::base::IdRange;
 use crate::fuse::Transport;
+use crate::session::Policy;
 
 const EXAMPLES: &str = "Examples:
   sessionfs run ticket-8421 -- npm test        a command in the session's workspace, which comes back next time
@@ -64,6 +65,19 @@ pub struct Opening {
     /// Fails when there is no such session, instead of creating it
     #[arg(long)]
     pub existing: bool,
+    /// A path that has to be in the workspace, or the session is not resumed (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub expect: Vec<OsString>,
+    /// Reads all of the session first and holds it against its checksums; without it that is done when it is idle
+    #[arg(long)]
+    pub verify: bool,
+    /// The version of what runs in the workspace. When it is another than the last one, see --on-version-change
+    #[arg(long, env = "SESSIONFS_RUNTIME_VERSION", value_name = "V")]
+    pub runtime_version: Option<String>,
+    /// What another runtime version does: checkpoint (begins empty, and what was there becomes the session
+    /// ID.before-V), keep (nothing), or reset (begins empty, and what was there is removed) [default: checkpoint]
+    #[arg(long, value_name = "POLICY", requires = "runtime_version", value_parser = policy())]
+    pub on_version_change: Option<Policy>,
     /// Users whose id is another in the session: HOST here is SESSION there, and COUNT - 1 after each; may be repeated.
     /// Ids whose place is taken by that change places with it, so 1000:0 makes root's files there yours, and back
     #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
@@ -84,10 +98,16 @@ fn transport() -> impl TypedValueParser<Value = Transport> {
     PossibleValuesParser::new(["auto", "uring", "device"]).try_map(|name| name.parse::<Transport>())
 }
 
+fn policy() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(Policy::NAMES).try_map(|name| name.parse::<Policy>())
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sessionfs run demo -- sh -c 'date >> log; cat log'
   sessionfs run --size 4G --mount /workspace demo -- cargo test
+  sessionfs run --existing --expect package.json demo -- npm test
+  sessionfs run --runtime-version 2.1 demo -- ./agent
   sessionfs run demo -- bash
 
 The command runs with the workspace as its directory, in a mount namespace of its own: nobody else sees the mount.
@@ -185,6 +205,19 @@ A cap may be set below what the session holds: then nothing new fits until enoug
         after_help = "What was acknowledged since that commit is given up. The journal is set aside, not deleted."
     )]
     DiscardJournal { session: String },
+    /// Takes what is in a session's directory for the session, although it is older or another than was last seen
+    #[command(
+        after_help = "For a session.db that was replaced on purpose. What came after it, and is not there, is given up."
+    )]
+    Accept { session: String },
+    /// Says what has happened to a session, also to one that is removed
+    #[command(after_help = "Examples:\n  sessionfs events demo\n  sessionfs events --last 3 --json demo")]
+    Events {
+        /// The newest N only
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+        session: String,
+    },
     /// Writes a file of a session to standard output
     Cat {
         #[arg(value_name = "SESSION:/PATH")]

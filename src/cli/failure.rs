@@ -83,6 +83,7 @@ impl From<SessionError> for Failure {
                 _ => Exit::StoreUnusable,
             },
             SessionError::Database { source, .. } => of_store(source),
+            SessionError::Incomplete { .. } => Exit::ResumeIncomplete,
             SessionError::Limit { .. } => Exit::Usage,
         };
         Failure { exit, message: error.to_string(), hint: error.hint() }
@@ -94,7 +95,7 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::Missing(_) => Exit::UnknownSession,
         StoreError::NotOurs(_) => Exit::NotADatabase,
         StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => Exit::NewerVersion,
-        StoreError::Damaged(_) => Exit::Damaged,
+        StoreError::Damaged(_) | StoreError::Cut { .. } => Exit::Damaged,
         StoreError::Journal(_) => Exit::JournalUnusable,
         StoreError::Full => Exit::StoreFull,
         StoreError::Permission(_) => Exit::StoreUnusable,

@@ -11,6 +11,7 @@ mod failure;
 mod fixes;
 mod output;
 mod process;
+mod receipt;
 
 use std::process::ExitCode;
 
@@ -87,6 +88,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Check { session } => commands::check::check(&context, &session),
         Command::Sync { session } => commands::sync::sync(&context, &session),
         Command::DiscardJournal { session } => commands::discard::discard_journal(&context, &session),
+        Command::Accept { session } => commands::accept::accept(&context, &session),
+        Command::Events { last, session } => commands::events::events(&context, &session, last),
         Command::Cat { file } => commands::cat::cat(&context, &file),
         Command::Cp { from, to, size, inodes } => commands::cp::cp(&context, &from, &to, size, inodes),
         Command::Export { target } => commands::export::export(&context, &target),

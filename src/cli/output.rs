@@ -155,6 +155,19 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// A number for people: 1,204.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Rows in columns, the first row being their names; `right` tells which are numbers.
 pub fn table(out: &mut dyn Write, rows: &[Vec<String>], right: &[bool]) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -264,6 +277,13 @@ mod tests {
             (150 << 20, "150 MiB"),
         ] {
             assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_204_567, "1,204,567")] {
+            assert_eq!(grouped(number), text);
         }
     }
 

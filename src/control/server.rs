@@ -11,7 +11,7 @@ use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
-use crate::session::{OpenOptions, Session, SessionDir, SessionError, Status, StopReport};
+use crate::session::{OpenOptions, Session, SessionDir, SessionError, Status, StopReport, Verifier};
 use crate::store::{Store, StoreError};
 
 /// Requests at work at a time; more are told to come back.
@@ -46,6 +46,7 @@ struct Shared {
     dir: SessionDir,
     fs: Arc<Fs>,
     store: Arc<Store>,
+    verifier: Arc<Verifier>,
     hooks: Hooks,
     busy: AtomicUsize,
     patience: Duration,
@@ -80,6 +81,7 @@ impl Server {
             dir: session.dir().clone(),
             fs: Arc::clone(session.fs()),
             store: Arc::clone(session.store()),
+            verifier: Arc::clone(session.verifier()),
             hooks,
             busy: AtomicUsize::new(0),
             patience,
@@ -160,7 +162,8 @@ impl Shared {
     }
 
     fn status(&self) -> Reply {
-        let status = Status::live(&self.dir, &self.fs, &self.store);
+        let verified = self.verifier.state();
+        let status = Status::live(&self.dir, &self.fs, &self.store).map(|status| Status { verified, ..status });
         status.map_or_else(|error| Reply::Fault(fault(&error)), |status| Reply::Status(Box::new(status)))
     }
 

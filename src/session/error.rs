@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::lock::Holder;
+use super::receipt::Lacks;
 use crate::base::SessionId;
 use crate::store::StoreError;
 
@@ -43,6 +44,14 @@ pub enum SessionError {
         what: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// What is there is not the session as it was last seen, nor a later state of it: RESUME_INCOMPLETE.
+    #[error("session {id} is not what it was: {lacks}")]
+    Incomplete {
+        /// Its name.
+        id: SessionId,
+        /// What is missing.
+        lacks: Box<Lacks>,
     },
     /// What the store's registry has on a session cannot be read.
     #[error("{} is not what sessionfs writes there: {why}", path.display())]
@@ -95,8 +104,17 @@ impl SessionError {
                 _ => format!("ls -ld {}   # or another store: --store DIR, SESSIONFS_STORE", path.display()),
             },
             SessionError::Registry { path, .. } => {
-                format!("mv {0} {0}.bad   # the session then has no settings of its own", path.display())
+                format!("mv {0} {0}.bad   # gives up the session's settings, and what was seen of it", path.display())
             }
+            SessionError::Incomplete { id, lacks } => match **lacks {
+                Lacks::Database(_) | Lacks::Rest { .. } => {
+                    format!("put its session.db back; or give it up and begin anew: sessionfs rm {id}")
+                }
+                Lacks::Newer { .. } | Lacks::Identity { .. } | Lacks::History { .. } => {
+                    format!("put its session.db back; or go on with the one that is there: sessionfs accept {id}")
+                }
+                Lacks::Paths(_) => "the same without --expect   # goes on with what is there".to_owned(),
+            },
             SessionError::NoStore => "sessionfs --store DIR ...".to_owned(),
             SessionError::Database { id, dir, source } => match source {
                 StoreError::Full => {

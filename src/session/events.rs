@@ -6,13 +6,16 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
 use super::layout::StoreDir;
+use super::receipt::{Receipt, Resume, Witness};
+use super::verify::Verification;
+use super::version::VersionChange;
 use crate::base::SessionId;
 
 const EVENTS: &str = "events.jsonl";
@@ -35,6 +38,82 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
+    /// It was opened.
+    Started {
+        /// By which command.
+        by: String,
+        /// Where it is mounted, if it is.
+        mountpoint: Option<PathBuf>,
+        /// How that went, and what was found.
+        #[serde(flatten)]
+        resume: Box<Resume>,
+    },
+    /// Everything is committed, and it is closed.
+    Stopped {
+        /// By which command.
+        by: String,
+        /// Why.
+        reason: String,
+        /// How long it was open.
+        millis: u64,
+        /// What it left.
+        #[serde(flatten)]
+        receipt: Receipt,
+    },
+    /// It could not be stopped with everything committed: the rest is in the journal.
+    NotStopped {
+        /// By which command.
+        by: String,
+        /// Why not.
+        error: String,
+    },
+    /// It was not opened.
+    Refused {
+        /// By which command.
+        by: String,
+        /// Why.
+        error: String,
+    },
+    /// What was refused is from now on taken for the session.
+    Accepted {
+        /// What was seen before.
+        instead_of: Option<Witness>,
+        /// What there is.
+        #[serde(flatten)]
+        receipt: Receipt,
+    },
+    /// It went back to its last commit.
+    JournalDiscarded {
+        /// Where the journal is now, if there was one.
+        set_aside: Option<PathBuf>,
+        /// What there is.
+        #[serde(flatten)]
+        receipt: Receipt,
+    },
+    /// All of it was read and held against its checksums.
+    Verified {
+        /// The outcome.
+        #[serde(flatten)]
+        verification: Verification,
+        /// How long it took.
+        millis: u64,
+    },
+    /// Another version of what runs in it was stated.
+    VersionChanged {
+        /// What was done about it.
+        #[serde(flatten)]
+        change: VersionChange,
+    },
+    /// It begins as what another session was before a change of the runtime version.
+    SplitOff {
+        /// The other session.
+        from: String,
+        /// The version that it is of.
+        runtime_version: Option<String>,
+        /// What there is.
+        #[serde(flatten)]
+        receipt: Receipt,
+    },
     /// It was removed.
     Removed {
         /// By whom: `rm`, `gc`.
@@ -93,7 +172,7 @@ impl StoreDir {
 }
 
 /// To the millisecond: nobody reads more.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::SessionError;
+use super::lock::{Holder, Lock, Taken};
+use super::receipt::Lacks;
 use crate::base::SessionId;
 use crate::store::StoreError;
 
@@ -66,7 +68,14 @@ impl StoreDir {
         if dir.exists()? {
             return Ok(dir);
         }
-        Err(SessionError::Unknown { id: id.clone(), store: self.path.clone() })
+        let entry = self.entry(id)?;
+        if entry.switching.is_some() {
+            return Ok(dir); // Whoever takes its lock goes on with it.
+        }
+        Err(match entry.witness {
+            Some(seen) => SessionError::Incomplete { id: id.clone(), lacks: Box::new(Lacks::Database(Box::new(seen))) },
+            None => SessionError::Unknown { id: id.clone(), store: self.path.clone() },
+        })
     }
 
     /// Every session, by name. One being created, or left half-made by a crash, has no session database and is none.
@@ -90,6 +99,19 @@ impl StoreDir {
         Ok(found)
     }
 
+    /// Sessions that the store has seen, and of which there is no session database.
+    pub fn lost(&self) -> Result<Vec<SessionDir>, SessionError> {
+        let mut lost = Vec::new();
+        for id in self.registered()? {
+            let dir = self.session(&id);
+            // Where the registry cannot be read, nobody knows that anything was seen.
+            if !dir.exists()? && self.entry(&id).is_ok_and(|entry| entry.witness.is_some()) {
+                lost.push(dir);
+            }
+        }
+        Ok(lost)
+    }
+
     /// Makes the store's directory.
     pub(super) fn create(&self) -> Result<(), SessionError> {
         make(&self.path, true)?;
@@ -110,6 +132,12 @@ impl SessionDir {
         &self.path
     }
 
+    /// The store that it is in.
+    pub fn home(&self) -> StoreDir {
+        // It is made by joining its name to that.
+        StoreDir { path: self.path.parent().unwrap_or(Path::new("/")).to_owned() }
+    }
+
     /// The error that a failure of the session's database or journal is.
     pub fn database_error(&self, source: StoreError) -> SessionError {
         SessionError::Database { id: self.id.clone(), dir: self.path.clone(), source }
@@ -118,6 +146,11 @@ impl SessionDir {
     /// The session database.
     pub fn database(&self) -> PathBuf {
         self.path.join("session.db")
+    }
+
+    /// SQLite's write-ahead log of the session database, while that is open.
+    pub(super) fn wal(&self) -> PathBuf {
+        self.path.join("session.db-wal")
     }
 
     /// The journal of the mount, or of one that was not stopped.
@@ -162,6 +195,16 @@ impl SessionDir {
         let new = !self.path.exists();
         self.make_own()?;
         Ok(new)
+    }
+
+    /// Takes away a directory that was made for a session and has none, unless somebody is at it.
+    pub(super) fn clear_away(&self) {
+        let path = self.lock_file();
+        let Ok(Taken::Ours(_lock)) = Lock::take(&path, &Holder::current("run", None)) else { return };
+        if matches!(self.exists(), Ok(false)) {
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     /// An open descriptor of the directory, for socket addresses and renames.

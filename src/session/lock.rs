@@ -113,6 +113,11 @@ impl Lock {
         Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
     }
 
+    /// Who holds it, as it was taken.
+    pub(super) fn taken_by(&self) -> &Holder {
+        &self.holder
+    }
+
     /// Whether such locks work on the file system of `path`, where a file is made: one that is held is refused to others.
     pub fn works_at(path: &Path) -> io::Result<()> {
         let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);

@@ -1,16 +1,20 @@
-//! Opening a session (which creates an unknown one) and stopping it.
+//! From a session's lock to its running file system: which session it is, whether it is whole, what it begins with.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::error::SessionError;
+use super::events::What;
 use super::layout::{SessionDir, StoreDir};
 use super::lock::{Holder, Lock, Taken};
+use super::receipt::{How, Lacks, Receipt, Resume, Witness};
+use super::registry::Entry;
+use super::running::Session;
+use super::status::Replayed;
+use super::version::VersionChange;
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
-use crate::base::{Errno, SessionId, failpoint};
+use crate::base::{SessionId, failpoint};
 use crate::fs::Fs;
 use crate::store::{CreateOptions, HostDisk, Omit, Store, StoreError, Superblock};
 
@@ -30,51 +34,14 @@ pub struct OpenOptions {
 /// A session whose lock is ours and that nobody has open. Dropping it gives the lock back.
 #[derive(Debug)]
 pub struct LockedSession {
-    dir: SessionDir,
+    pub(super) dir: SessionDir,
     lock: Lock,
     /// Whether the directory was made for this; then a failure takes it away again.
     made: bool,
-}
-
-/// An open session, its file system running. Ends by [`Session::stop`]; the lock goes when it is dropped.
-#[derive(Debug)]
-pub struct Session {
-    dir: SessionDir,
-    store: Arc<Store>,
-    fs: Arc<Fs>,
-    created: bool,
-    lock: Lock,
-}
-
-/// What a stop or a sync says of itself: the state that is now safe on the disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StopReport {
-    /// The session.
-    pub session: String,
-    /// Last committed transaction.
-    pub txid: u64,
-    /// Regular files.
-    pub files: u64,
-    /// Directories, the root among them.
-    pub dirs: u64,
-    /// Bytes of the regular files.
-    pub bytes: u64,
-    /// State digest, in hexadecimal.
-    pub digest: String,
-}
-
-impl StopReport {
-    /// What a superblock says.
-    pub fn of(id: &SessionId, superblock: &Superblock) -> StopReport {
-        StopReport {
-            session: id.to_string(),
-            txid: superblock.txid.0,
-            files: superblock.counts.files,
-            dirs: superblock.counts.dirs,
-            bytes: superblock.counts.bytes,
-            digest: superblock.digest.to_string(),
-        }
-    }
+    /// A runtime version that is to be kept once the session is open.
+    pub(super) stated: Option<VersionChange>,
+    /// A change of it for which the session has begun anew.
+    pub(super) switched: Option<VersionChange>,
 }
 
 impl StoreDir {
@@ -96,12 +63,16 @@ impl StoreDir {
             Taken::Theirs(holder) => Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
             // Between the look and the lock it may have been removed; what `lock` made is then taken away again.
             Taken::Ours(lock) => {
-                let locked = LockedSession { dir, lock, made };
-                if existing && !locked.dir.exists()? {
-                    locked.abandon();
-                    return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() });
+                let locked = LockedSession { dir, lock, made, stated: None, switched: None };
+                let settled =
+                    locked.settle().and_then(|()| if existing { self.existing(id).map(drop) } else { Ok(()) });
+                match settled {
+                    Ok(()) => Ok(locked),
+                    Err(error) => {
+                        locked.abandon();
+                        Err(error)
+                    }
                 }
-                Ok(locked)
             }
         }
     }
@@ -119,42 +90,183 @@ impl LockedSession {
         &self.dir
     }
 
-    /// Opens the session: creates the session database if there is none, recovers it if its last user died, and
-    /// starts the file system.
-    pub fn open(self, options: &OpenOptions) -> Result<Session, SessionError> {
-        match self.try_open(options) {
-            Ok((store, fs, created)) => Ok(Session { dir: self.dir, store, fs, created, lock: self.lock }),
-            Err(error) => {
-                self.abandon();
-                Err(error)
-            }
-        }
+    /// The store that it is in.
+    pub(super) fn home(&self) -> StoreDir {
+        self.dir.home()
     }
 
-    fn try_open(&self, options: &OpenOptions) -> Result<(Arc<Store>, Arc<Fs>, bool), SessionError> {
+    /// Opens the session: creates the session database if there is none and none was ever seen, recovers it if its last
+    /// user died, and starts the file system. What is not the session as it was last seen is refused.
+    pub fn open(self, options: &OpenOptions) -> Result<Session, SessionError> {
+        let opened = options.validate().and_then(|()| self.try_open(options));
+        let kept = opened.and_then(|(store, fs, resume)| match self.keep_version(resume) {
+            Ok(resume) => Ok((store, fs, resume)),
+            Err(error) => {
+                let _ = fs.stop(); // The first error is the one to report.
+                Err(error)
+            }
+        });
+        let (store, fs, resume) = match kept {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refused(&error);
+                self.abandon();
+                return Err(error);
+            }
+        };
+        let LockedSession { dir, lock, stated, switched, .. } = self;
+        Ok(Session::begin(dir, lock, (store, fs), resume, stated.or(switched)))
+    }
+
+    fn try_open(&self, options: &OpenOptions) -> Result<(Arc<Store>, Arc<Fs>, Resume), SessionError> {
+        let failed = |source| self.dir.database_error(source);
+        let entry = self.home().entry(self.dir.id())?;
         let database = self.dir.database();
-        options.validate()?;
-        let created = !self.dir.exists()?;
         failpoint::passed("a session is locked and not looked at");
-        if created {
-            Store::create(&database, &options.for_new()).map_err(|source| self.dir.database_error(source))?;
-        }
+        let before = if self.dir.exists()? {
+            let before = self.look(&entry)?;
+            if !before.clean {
+                self.look_at_journal(&entry)?;
+            }
+            Some(before)
+        } else if let Some(seen) = entry.witness {
+            return Err(self.incomplete(Lacks::Database(Box::new(seen))));
+        } else {
+            Store::create(&database, &options.for_new()).map_err(failed)?;
+            None
+        };
         let opened = || -> Result<_, StoreError> {
             let journal = self.dir.journal();
             let mut opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default())?;
-            let store = Arc::clone(&opened.store);
+            let (store, recovery) = (Arc::clone(&opened.store), opened.recovery);
             opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
-            Ok((store, Fs::start(opened)?))
+            let fs = Fs::start(opened)?;
+            match store.superblock() {
+                Ok(superblock) => Ok((store, fs, Receipt::of(&superblock), recovery)),
+                Err(error) => {
+                    let _ = fs.stop(); // The first error is the one to report.
+                    Err(error)
+                }
+            }
         };
-        let (store, fs) = opened().map_err(|source| self.dir.database_error(source))?;
-        Ok((store, fs, created))
+        let (store, fs, receipt, recovery) = opened().map_err(failed)?;
+        let clean = before.as_ref().is_none_or(|before| before.clean);
+        let is_stop = |stop: &Witness| stop.receipt.is_state_of(&receipt);
+        let resume = Resume {
+            how: match before {
+                None => How::Created,
+                _ if self.switched.is_some() => How::Reset,
+                _ if entry.witness.is_none() => How::Adopted,
+                _ if !clean || recovery.was_needed() => How::Recovered,
+                _ => How::Resumed,
+            },
+            as_stopped: clean && entry.last_stop.as_ref().is_some_and(is_stop),
+            receipt,
+            last_stop: entry.last_stop,
+            recovery: Replayed::of(&recovery),
+            runtime_version: entry.settings.runtime_version,
+        };
+        Ok((store, fs, resume))
+    }
+
+    /// What the last commit says, if it is what the store has seen of the session, or later.
+    pub(super) fn look(&self, entry: &Entry) -> Result<Superblock, SessionError> {
+        let failed = |source| self.dir.database_error(source);
+        let store = match (Store::open_read_only(&self.dir.database()), &entry.witness) {
+            (Err(cause @ StoreError::Cut { .. }), Some(seen)) => {
+                return Err(self.incomplete(Lacks::Rest { cause, seen: Box::new(seen.clone()) }));
+            }
+            // A link that leads nowhere.
+            (Err(StoreError::Missing(_)), Some(seen)) => {
+                return Err(self.incomplete(Lacks::Database(Box::new(seen.clone()))));
+            }
+            (opened, _) => opened.map_err(failed)?,
+        };
+        let superblock = store.superblock().map_err(failed)?;
+        let Some(seen) = &entry.witness else { return Ok(superblock) };
+        match seen.missing_in(&store).map_err(failed)? {
+            Some(lacks) => Err(self.incomplete(lacks)),
+            None => Ok(superblock),
+        }
+    }
+
+    /// Refuses a journal that is older than what was seen of the session: it is not that of the mount that died. (Without
+    /// a witness a recovery that died may have raised the epoch of the session database and not that of the journal.)
+    pub(super) fn look_at_journal(&self, entry: &Entry) -> Result<(), SessionError> {
+        let failed = |source| self.dir.database_error(source);
+        let journal = self.dir.journal();
+        let epoch = Store::journal_epoch(&HostDisk::shared(), &journal).map_err(failed)?;
+        match (epoch, entry.witness.as_ref().map(|seen| seen.receipt.epoch)) {
+            (Some(epoch), Some(seen)) if epoch < seen => Err(failed(StoreError::Journal(format!(
+                "{}: journal and database do not belong together: it is of mount {epoch}, and the store has seen mount {seen}",
+                journal.display()
+            )))),
+            _ => Ok(()),
+        }
+    }
+
+    fn incomplete(&self, lacks: Lacks) -> SessionError {
+        SessionError::Incomplete { id: self.dir.id().clone(), lacks: Box::new(lacks) }
+    }
+
+    /// Writes down that the session was not opened.
+    pub(super) fn refused(&self, error: &SessionError) {
+        // What was only asked for wrongly says nothing about the session.
+        if matches!(
+            error,
+            SessionError::Database { .. } | SessionError::Incomplete { .. } | SessionError::Registry { .. }
+        ) {
+            let by = self.lock.taken_by().command.clone();
+            self.home().record(self.dir.id(), What::Refused { by, error: error.to_string() });
+        }
+    }
+
+    /// Keeps the runtime version that was stated.
+    fn keep_version(&self, mut resume: Resume) -> Result<Resume, SessionError> {
+        if let Some(change) = &self.stated {
+            let version = Some(change.to.clone());
+            self.home().update_entry(self.dir.id(), |entry| entry.settings.runtime_version.clone_from(&version))?;
+            self.home().record(self.dir.id(), What::VersionChanged { change: change.clone() });
+            resume.runtime_version = version;
+        }
+        Ok(resume)
+    }
+
+    /// Takes what is there for the session from now on, whatever was seen of it before. Returns what that is; and what
+    /// was seen, unless it would have been opened anyway.
+    pub fn accept(self) -> Result<(Receipt, Option<Lacks>), SessionError> {
+        let home = self.home();
+        let entry = home.entry(self.dir.id())?;
+        let lacks = match self.look(&entry) {
+            Ok(superblock) => return Ok((Receipt::of(&superblock), None)),
+            Err(SessionError::Incomplete { lacks, .. }) => lacks,
+            Err(error) => return Err(error),
+        };
+        let found = match &*lacks {
+            Lacks::Newer { found, .. } | Lacks::Identity { found, .. } | Lacks::History { found, .. } => found.clone(),
+            // There is nothing that could be gone on with.
+            Lacks::Database(_) | Lacks::Rest { .. } | Lacks::Paths(_) => return Err(self.incomplete(*lacks)),
+        };
+        home.update_entry(self.dir.id(), |entry| {
+            let seen = Witness { receipt: found.clone(), at: super::events::now() };
+            *entry = Entry { settings: entry.settings.clone(), witness: Some(seen), ..Entry::default() };
+        })?;
+        home.record(self.dir.id(), What::Accepted { instead_of: entry.witness, receipt: found.clone() });
+        Ok((found, Some(*lacks)))
     }
 
     /// Goes back to the last commit, for a journal that cannot be replayed; it is set aside under the name returned.
     pub fn discard_journal(self) -> Result<(Superblock, Option<PathBuf>), SessionError> {
+        let home = self.home();
+        // The last commit is never older than what was seen, unless the session database is not the right one.
+        self.look(&home.entry(self.dir.id())?)?;
         let (database, journal) = (self.dir.database(), self.dir.journal());
-        Store::discard_journal(&HostDisk::shared(), &database, &journal)
-            .map_err(|source| self.dir.database_error(source))
+        let (superblock, set_aside) = Store::discard_journal(&HostDisk::shared(), &database, &journal)
+            .map_err(|source| self.dir.database_error(source))?;
+        let receipt = Receipt::of(&superblock);
+        home.witness(self.dir.id(), &receipt, true);
+        home.record(self.dir.id(), What::JournalDiscarded { set_aside: set_aside.clone(), receipt });
+        Ok((superblock, set_aside))
     }
 
     /// Takes away a directory made for a session that did not come to be. What has a session database stays.
@@ -191,76 +303,6 @@ impl OpenOptions {
             inodes_limit: self.inodes_limit.unwrap_or(inodes),
             uid,
             gid,
-        }
-    }
-}
-
-impl Session {
-    /// Its directory.
-    pub fn dir(&self) -> &SessionDir {
-        &self.dir
-    }
-
-    /// Its name.
-    pub fn id(&self) -> &SessionId {
-        self.dir.id()
-    }
-
-    /// Whether opening it created it.
-    pub fn created(&self) -> bool {
-        self.created
-    }
-
-    /// Its running file system.
-    pub fn fs(&self) -> &Arc<Fs> {
-        &self.fs
-    }
-
-    /// Its session database, to read from.
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
-    /// Commits everything, so that the state the caller has seen is safe, and goes on.
-    pub fn sync(&self) -> Result<StopReport, SessionError> {
-        Session::sync_parts(&self.dir, &self.fs, &self.store)
-    }
-
-    /// The same for who has the parts and not the session: the lock stays with one owner.
-    pub fn sync_parts(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<StopReport, SessionError> {
-        let failed = |source| dir.database_error(source);
-        fs.commit().map_err(|errno| {
-            failed(match errno {
-                Errno::NoSpc => StoreError::Full,
-                other => StoreError::Io(fs.health().failed.unwrap_or_else(|| other.to_string())),
-            })
-        })?;
-        Ok(StopReport::of(dir.id(), &store.superblock().map_err(failed)?))
-    }
-
-    /// Changes the caps that are given. They hold from now on, and survive whatever comes.
-    pub fn resize(&self, options: &OpenOptions) -> Result<(), SessionError> {
-        Session::resize_parts(&self.dir, &self.fs, options)
-    }
-
-    /// The same for who has the parts and not the session.
-    pub fn resize_parts(dir: &SessionDir, fs: &Fs, options: &OpenOptions) -> Result<(), SessionError> {
-        options.validate()?;
-        fs.set_limits(options.bytes_limit, options.inodes_limit).map_err(|source| dir.database_error(source))
-    }
-
-    /// Says in the lock that this session is about to be free: who wants it waits, instead of being refused.
-    pub fn leaving(&self) {
-        // Who is not told is refused, as always.
-        let _ = self.lock.leaving();
-    }
-
-    /// Ends the file system with everything committed. The lock stays until the session is dropped, so that whoever
-    /// stops it can clear away what else belongs to it first.
-    pub fn stop(&self) -> Result<StopReport, SessionError> {
-        match self.fs.stop() {
-            Ok(superblock) => Ok(StopReport::of(self.id(), &superblock)),
-            Err(source) => Err(self.dir.database_error(source)),
         }
     }
 }

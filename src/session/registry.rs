@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
+use super::events::now;
 use super::layout::{StoreDir, make};
+use super::receipt::{Receipt, Witness};
+use super::verify::Verification;
+use super::version::Switching;
 use crate::base::SessionId;
 
 /// No session's name: nothing that begins with a dot is one.
@@ -24,6 +28,14 @@ const ENTRY: &str = "entry.json";
 pub struct Entry {
     /// How the session is to be treated.
     pub settings: Settings,
+    /// The newest state that was seen to be safe on the disk: a resume finds this or a later one, or refuses.
+    pub witness: Option<Witness>,
+    /// What the last stop left.
+    pub last_stop: Option<Witness>,
+    /// The last verification of every row and byte.
+    pub verified: Option<Verification>,
+    /// A change of the runtime version that has begun.
+    pub switching: Option<Switching>,
 }
 
 /// What a session's user has chosen for it, apart from its caps.
@@ -68,6 +80,39 @@ impl StoreDir {
         Ok(entry)
     }
 
+    /// Keeps a state as the witness, unless a newer one is there. Nothing is lost when that fails: what is found later
+    /// may be newer than the witness, only not older.
+    pub(super) fn witness(&self, id: &SessionId, receipt: &Receipt, is_stop: bool) {
+        let seen = Witness { receipt: receipt.clone(), at: now() };
+        let kept = self.update_entry(id, |entry| {
+            if seen.supersedes(entry.witness.as_ref()) {
+                entry.witness = Some(seen.clone());
+            }
+            if is_stop {
+                entry.last_stop = Some(seen);
+            }
+        });
+        if let Err(error) = kept {
+            log::warn!("session {id}: its receipt could not be kept: {error}");
+        }
+    }
+
+    /// Forgets which state was seen, of a session that is about to be removed: a crash on the way then leaves a session
+    /// or none, and not one that is missed.
+    pub(super) fn forget_witness(&self, id: &SessionId) -> Result<(), SessionError> {
+        if !self.registry_of(id).join(ENTRY).exists() {
+            return Ok(());
+        }
+        let forgotten = self.update_entry(id, |entry| {
+            *entry = Entry { settings: entry.settings.clone(), ..Entry::default() };
+        });
+        match forgotten {
+            // Nobody can tell what it says; with the session it goes as a whole.
+            Err(SessionError::Registry { .. }) => self.forget_entry(id),
+            other => other.map(drop),
+        }
+    }
+
     /// Forgets what was known of a session that is removed; its events stay.
     pub(super) fn forget_entry(&self, id: &SessionId) -> Result<(), SessionError> {
         let path = self.registry_of(id).join(ENTRY);
@@ -75,6 +120,23 @@ impl StoreDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| SessionError::Store { path, what: "written", source }),
         }
+    }
+
+    /// Every session that the registry has something on, by name.
+    pub(super) fn registered(&self) -> Result<Vec<SessionId>, SessionError> {
+        let path = self.path().join(REGISTRY);
+        let unreadable = |source| SessionError::Store { path: path.clone(), what: "read", source };
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(unreadable)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(unreadable)?.file_name();
+            found.extend(name.to_str().and_then(|name| name.parse::<SessionId>().ok()));
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// Where the registry keeps what it has on a session.

@@ -7,8 +7,8 @@ use super::error::SessionError;
 use super::events::What;
 use super::layout::{SessionDir, StoreDir};
 use super::lock::{Holder, Lock, Taken};
-use super::open::Session;
-use crate::base::SessionId;
+use super::running::Session;
+use crate::base::{SessionId, failpoint};
 
 /// The beginning of a name that is no session's: nothing that begins with a dot is one.
 const SET_ASIDE: &str = ".removed-";
@@ -25,7 +25,7 @@ impl StoreDir {
         // A directory without a session database is what a crashed creation leaves: `rm` takes that, too.
         match fs::symlink_metadata(dir.path()) {
             Ok(meta) if meta.is_dir() => {}
-            _ => return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() }),
+            _ => return self.give_up_lost(id, by),
         }
         let taken = Lock::take(&dir.lock_file(), &Holder::current("rm", None)).map_err(unwritable)?;
         let _lock = match taken {
@@ -35,6 +35,8 @@ impl StoreDir {
             }
             Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
         };
+        self.forget_witness(id)?;
+        failpoint::passed("a session to be removed is no longer missed and still there");
         let freed = self.set_aside(&dir)?;
         // Behind the rename, so that a session that is there has its settings; a crash between the two leaves settings
         // for the next of this name, which it can be told otherwise.
@@ -46,7 +48,22 @@ impl StoreDir {
     /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
     /// were it given back first, what somebody else put into the session meanwhile would go with it.
     pub fn remove_held(&self, session: &Session) -> Result<u64, SessionError> {
-        self.set_aside(session.dir())
+        self.forget_witness(session.id())?;
+        let freed = self.set_aside(session.dir())?;
+        self.forget_entry(session.id())?;
+        Ok(freed)
+    }
+
+    /// A session whose directory is lost is only in the registry.
+    fn give_up_lost(&self, id: &SessionId, by: &str) -> Result<u64, SessionError> {
+        let is_missed = self.entry(id).map_or(true, |entry| entry.witness.is_some());
+        if !is_missed {
+            return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() });
+        }
+        self.forget_witness(id)?;
+        self.forget_entry(id)?;
+        self.record(id, What::Removed { by: by.to_owned(), freed: 0 });
+        Ok(0)
     }
 
     /// What is left to do with the lock held.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::error::SessionError;
 use super::layout::SessionDir;
 use super::lock::Lock;
+use super::receipt::Witness;
+use super::registry::Entry;
+use super::verify::Verified;
 use crate::base::Timestamp;
 use crate::base::limits::PIECE_SIZE;
 use crate::fs::Fs;
@@ -33,6 +36,9 @@ pub struct Status {
     /// The lengths of all files; `bytes_used` is what they are charged.
     pub content_bytes: u64,
     pub txid: u64,
+    /// Counts the mounts.
+    #[serde(default)]
+    pub epoch: u64,
     pub digest: String,
     pub created: String,
     pub last_active: String,
@@ -53,8 +59,17 @@ pub struct Status {
     /// What this mount has replayed of the last one's journal; of a session that was not stopped, what the next use
     /// will replay. `None` when there is nothing.
     pub recovery: Option<Replayed>,
-    /// Why the file system refuses changes, if it does.
+    /// Why the file system refuses changes, if it does; or what keeps the next use from recovering the session.
     pub failed: Option<String>,
+    /// Of what runs in the workspace, if it was ever stated.
+    #[serde(default)]
+    pub runtime_version: Option<String>,
+    /// What the last stop left, as far as the store has seen one.
+    #[serde(default)]
+    pub last_stop: Option<Witness>,
+    /// Of this mount; of a session that is not mounted, the last one's.
+    #[serde(default)]
+    pub verified: Verified,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -72,7 +87,7 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    fn of(recovery: &Recovery) -> Option<Replayed> {
+    pub(super) fn of(recovery: &Recovery) -> Option<Replayed> {
         let Recovery { records, operations, bytes, took } = *recovery;
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         recovery.was_needed().then_some(Replayed { records, operations, bytes, millis })
@@ -85,8 +100,12 @@ impl Status {
     pub fn read(dir: &SessionDir) -> Result<Status, SessionError> {
         let database = |source| dir.database_error(source);
         let store = Store::open_read_only(&dir.database()).map_err(database)?;
-        let mut status = Status::bare(dir)?;
+        let (mut status, witness) = Status::bare(dir)?;
         status.fill(&store.superblock().map_err(database)?);
+        if let Some(lacks) = witness.map_or(Ok(None), |seen| seen.missing_in(&store)).map_err(database)? {
+            status.failed = Some(lacks.to_string());
+            return Ok(status);
+        }
         // The journal of who has the session open changes under our eyes.
         if status.pid.is_none() && !status.clean {
             match store.inspect_journal(&dir.journal()) {
@@ -101,7 +120,7 @@ impl Status {
     pub fn read_or_explain(dir: &SessionDir) -> Result<Status, SessionError> {
         match Status::read(dir) {
             Err(error @ SessionError::Database { .. }) => {
-                Ok(Status { error: Some(error.to_string()), ..Status::bare(dir)? })
+                Ok(Status { error: Some(error.to_string()), ..Status::bare(dir)?.0 })
             }
             other => other,
         }
@@ -111,7 +130,7 @@ impl Status {
     pub fn live(dir: &SessionDir, fs: &Fs, store: &Store) -> Result<Status, SessionError> {
         let superblock = store.superblock().map_err(|source| dir.database_error(source))?;
         let health = fs.health();
-        let mut status = Status::bare(dir)?;
+        let mut status = Status::bare(dir)?.0;
         status.fill(&superblock);
         status.txid = health.txid.0;
         status.bytes_used = health.usage.bytes;
@@ -125,15 +144,20 @@ impl Status {
         status.journal_waiting = health.journal.waiting;
         status.syncs = health.journal.syncs;
         status.recovery = Replayed::of(&health.recovery);
-        status.failed = health.failed;
+        status.failed = health.failed.or(status.failed);
         Ok(status)
     }
 
-    /// What the directory says without the session database.
-    fn bare(dir: &SessionDir) -> Result<Status, SessionError> {
+    /// What the directory and the registry say without the session database, and what was seen of that.
+    fn bare(dir: &SessionDir) -> Result<(Status, Option<Witness>), SessionError> {
+        // A registry that cannot be read keeps nobody from looking.
+        let (entry, failed) = match dir.home().entry(dir.id()) {
+            Ok(entry) => (entry, None),
+            Err(error) => (Entry::default(), Some(error.to_string())),
+        };
         let path = dir.lock_file();
         let holder = Lock::holder(&path).map_err(|source| SessionError::Store { path, what: "read", source })?;
-        Ok(Status {
+        let status = Status {
             session: dir.id().to_string(),
             mounted: holder.as_ref().is_some_and(|holder| holder.mountpoint.is_some()),
             pid: holder.as_ref().map(|holder| holder.pid),
@@ -141,8 +165,13 @@ impl Status {
             since: holder.as_ref().map(|holder| holder.since.clone()),
             mountpoint: holder.and_then(|holder| holder.mountpoint),
             database_bytes: dir.disk_bytes(),
+            failed,
+            runtime_version: entry.settings.runtime_version,
+            last_stop: entry.last_stop,
+            verified: entry.verified.as_ref().map(Verified::from).unwrap_or_default(),
             ..Status::default()
-        })
+        };
+        Ok((status, entry.witness))
     }
 
     fn fill(&mut self, superblock: &Superblock) {
@@ -155,6 +184,7 @@ impl Status {
         self.dirs = superblock.counts.dirs;
         self.content_bytes = superblock.counts.bytes;
         self.txid = superblock.txid.0;
+        self.epoch = superblock.epoch;
         self.digest = superblock.digest.to_string();
         self.created = rfc3339(superblock.created);
         self.last_active = rfc3339(superblock.last_active);
@@ -163,7 +193,7 @@ impl Status {
 }
 
 /// A UUID as everyone writes it.
-fn uuid_text(uuid: &[u8; 16]) -> String {
+pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -43,6 +43,16 @@ pub enum StoreError {
         /// What is different.
         what: String,
     },
+    /// Not all of the file is there.
+    #[error("{path}: truncated, it has {found} bytes{}", expected.map_or(String::new(), |bytes| format!(" of {bytes}")))]
+    Cut {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has.
+        found: u64,
+        /// Bytes its header speaks of, if that much is there.
+        expected: Option<u64>,
+    },
     /// Something in it is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),

@@ -11,6 +11,7 @@ mod content;
 mod disk;
 mod error;
 mod journal;
+mod length;
 mod maintain;
 mod open;
 mod pool;
@@ -22,7 +23,7 @@ mod superblock;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use check::{Finding, check};
+pub use check::{Finding, Interrupt, check, check_until};
 pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
@@ -42,7 +43,7 @@ pub fn sqlite_version() -> &'static str {
 pub struct Superblock {
     /// Names this session for ever; a fork gets its own.
     pub uuid: [u8; 16],
-    /// Where it was forked from: that session's UUID and transaction.
+    /// What it was forked from, or has taken the place of: that session's UUID and transaction.
     pub parent: Option<([u8; 16], Txid)>,
     /// Fencing token: grows with every mount that may write.
     pub epoch: u64,

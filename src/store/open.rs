@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::ahead::Ahead;
 use super::commit::Statements;
 use super::content::PackCache;
+use super::length::{cut, whole};
 use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
@@ -34,23 +35,12 @@ impl Store {
 
     /// Makes a new database at `path`; it appears there complete or not at all. An existing file is an error.
     pub fn create_on(disk: &Arc<dyn Disk>, path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
-        if path.try_exists().map_err(|error| StoreError::from_io(path, &error))? {
-            return Err(StoreError::Io(format!("{}: there already", path.display())));
-        }
-        let building = beside(path, ".new");
-        let built = build(disk.as_ref(), &building, options).and_then(|()| {
-            // The rename below must never be on disk before what it names.
-            let synced = disk.open(&building).and_then(|file| file.sync_data());
-            failpoint::passed("a new session database is whole and has no name");
-            let renamed = synced.and_then(|()| disk.rename(&building, path));
-            failpoint::passed("a new session database has its name and its directory is not synced");
-            let renamed = renamed.and_then(|()| sync_directory_of(disk.as_ref(), path));
-            renamed.map_err(|error| StoreError::from_io(path, &error))
-        });
-        if built.is_err() {
-            let _ = disk.remove(&building); // The first error is the one to report.
-        }
-        built
+        create(disk, path, options, None)
+    }
+
+    /// The same on the disk of this host, for a session that takes the place of another at one of its transactions.
+    pub fn create_after(path: &Path, options: &CreateOptions, parent: ([u8; 16], Txid)) -> Result<(), StoreError> {
+        create(&HostDisk::shared(), path, options, Some(parent))
     }
 
     /// [`Store::open_on`] the disk of this host.
@@ -135,8 +125,39 @@ impl Writer {
     }
 }
 
+/// Where a session comes from.
+type Parent = Option<([u8; 16], Txid)>;
+
+fn create(disk: &Arc<dyn Disk>, path: &Path, options: &CreateOptions, parent: Parent) -> Result<(), StoreError> {
+    if path.try_exists().map_err(|error| StoreError::from_io(path, &error))? {
+        return Err(StoreError::Io(format!("{}: there already", path.display())));
+    }
+    let building = beside(path, ".new");
+    let built = build(disk.as_ref(), &building, options, parent).and_then(|()| {
+        // The rename below must never be on disk before what it names.
+        let synced = disk.open(&building).and_then(|file| file.sync_data());
+        failpoint::passed("a new session database is whole and has no name");
+        let renamed = synced.and_then(|()| disk.rename(&building, path));
+        failpoint::passed("a new session database has its name and its directory is not synced");
+        let renamed = renamed.and_then(|()| sync_directory_of(disk.as_ref(), path));
+        renamed.map_err(|error| StoreError::from_io(path, &error))
+    });
+    if built.is_err() {
+        let _ = disk.remove(&building); // The first error is the one to report.
+    }
+    built
+}
+
 /// Connects to `path` and makes sure that it is a session database this program can read, or write.
 fn connect(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, StoreError> {
+    connect_to(disk, path, writing).map_err(|error| match error {
+        // What SQLite calls corrupt, or no database, may only be too short.
+        StoreError::Damaged(_) | StoreError::NotOurs(_) => cut(path).unwrap_or(error),
+        other => other,
+    })
+}
+
+fn connect_to(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection, StoreError> {
     let found = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
     if !found.is_file() {
         return Err(StoreError::NotOurs(path.to_owned()));
@@ -196,39 +217,21 @@ fn leave_wal(sql: &Connection) -> Result<bool, StoreError> {
     }
 }
 
-/// Refuses a file that is shorter than the database in it. SQLite notices missing pages, but not a cut last one, nor
-/// one that it never reads.
-fn whole(sql: &Connection, path: &Path) -> Result<(), StoreError> {
-    // As long as this lasts nobody can copy a WAL back and remove it.
-    let snapshot = sql.unchecked_transaction()?;
-    let pragma = |name| snapshot.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let expected = u64::try_from(pragma("page_count")? * pragma("page_size")?).unwrap_or(0);
-    if fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
-        return Ok(()); // What is missing in the file may be there.
-    }
-    let found = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?.len();
-    if found < expected {
-        let text = format!("{}: truncated, it has {found} bytes of {expected}", path.display());
-        return Err(StoreError::Damaged(text));
-    }
-    Ok(())
-}
-
 /// Makes the whole database in a file nobody knows of yet.
-fn build(disk: &dyn Disk, path: &Path, options: &CreateOptions) -> Result<(), StoreError> {
+fn build(disk: &dyn Disk, path: &Path, options: &CreateOptions, parent: Parent) -> Result<(), StoreError> {
     // In the place of what a crash in here left behind.
     disk.create(path).map_err(|error| StoreError::from_io(path, &error))?;
     failpoint::passed("a new session database is an empty file");
     let mut sql = schema::connect_writer(disk, path).map_err(|error| StoreError::opening(path, error))?;
     let installed = schema::install(&sql);
     failpoint::passed("a new session database has tables and no root");
-    let filled = installed.and_then(|()| fill(&mut sql, options)).map_err(|error| error.on(&sql));
+    let filled = installed.and_then(|()| fill(&mut sql, options, parent)).map_err(|error| error.on(&sql));
     sql.close().map_err(|(_, error)| StoreError::from(error))?;
     filled
 }
 
 /// Puts the root directory and the superblock in: the state that txid 0 names.
-fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError> {
+fn fill(sql: &mut Connection, options: &CreateOptions, parent: Parent) -> Result<(), StoreError> {
     let now = Timestamp::now();
     let root = InodeRow {
         ino: Ino::ROOT,
@@ -251,7 +254,7 @@ fn fill(sql: &mut Connection, options: &CreateOptions) -> Result<(), StoreError>
     counts.add(&root);
     let state = Superblock {
         uuid: random_uuid()?,
-        parent: None,
+        parent,
         epoch: 0,
         txid: Txid(0),
         digest,

@@ -8,13 +8,21 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::content::Content;
 use super::rows::{self, BLOCK, DENTRY, DENTRY_COLUMNS, INODE, Place, XATTR};
 use super::{Store, StoreError, Superblock, Xattr, superblock};
-use crate::base::{DataId, Ino, PackId};
-use crate::format::{BlockRow, DentryRow, InodeRow, Pack, content_hash};
+use crate::base::{DataId, Ino, PackId, Txid};
+use crate::format::{BlockRow, DentryRow, Digest, InodeRow, Pack, content_hash};
 
 impl Store {
     /// The superblock as last committed.
     pub fn superblock(&self) -> Result<Superblock, StoreError> {
         superblock::read(&*self.pool.get()?)
+    }
+
+    /// The digest after a transaction, as far back as the log of commits goes.
+    pub fn digest_at(&self, txid: Txid) -> Result<Option<Digest>, StoreError> {
+        let query = "SELECT digest FROM txn WHERE txid = ?1";
+        let sql = self.pool.get()?;
+        let found = sql.query_row(query, [txid.sql()], |row| row.get::<_, [u8; 16]>(0)).optional()?;
+        Ok(found.map(|bytes| Digest(u128::from_le_bytes(bytes))))
     }
 
     /// One inode.

@@ -46,10 +46,12 @@ pub enum Job {
     Recover,
     /// Creates a session in a store, as `run` and `mount` do, and stops.
     Create,
+    /// Goes through versions of the runtime in such a session, and removes it.
+    Versions,
 }
 
 impl Job {
-    pub const ALL: [Job; 5] = [Job::Work, Job::Pile, Job::Crowd, Job::Recover, Job::Create];
+    pub const ALL: [Job; 6] = [Job::Work, Job::Pile, Job::Crowd, Job::Recover, Job::Create, Job::Versions];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -58,6 +60,7 @@ impl Job {
             Job::Crowd => "crowd",
             Job::Recover => "recover",
             Job::Create => "create",
+            Job::Versions => "versions",
         }
     }
 }
@@ -158,6 +161,10 @@ pub fn main() {
             let session = open_session(&dir).unwrap();
             report.say("begun");
             session.stop().unwrap();
+        }
+        Job::Versions => {
+            report.say("begun");
+            crate::versions::work(&dir, &mut report);
         }
     }
     report.say("stopped");

@@ -10,6 +10,7 @@ mod crowd;
 mod kill;
 mod script;
 mod verify;
+mod versions;
 
 #[path = "../model/op.rs"]
 mod op;
@@ -227,6 +228,26 @@ fn a_session_whose_creation_was_killed_is_there_whole_or_not_at_all() {
 }
 
 #[test]
+fn no_version_of_a_session_is_lost_wherever_its_change_is_killed() {
+    watchdog();
+    let dir = TempDir::new().unwrap();
+    let change = |dir: &Path, spot: Option<&Spot>| Plan { job: Job::Versions, dir, seed: 0, omit: false }.run(spot);
+    let counts = change(dir.path(), None).counts;
+    print_counts("changes of the version", &counts);
+    let spots = spots(&counts, 1);
+    let outcomes = each(&spots, |spot| {
+        let dir = TempDir::new().unwrap();
+        let life = change(dir.path(), Some(spot));
+        let verified = versions::verify(dir.path(), life.answers.len());
+        (life.killed, verified.map_err(|what| format!("{spot:?}: {what}")))
+    });
+    let kills = outcomes.iter().filter(|(killed, _)| *killed).count();
+    println!("{kills} of {} changes killed", spots.len());
+    panic_if_any(outcomes.into_iter().filter_map(|(_, verified)| verified.err()).collect(), spots.len());
+    assert_eq!(kills, spots.len());
+}
+
+#[test]
 fn what_any_of_several_threads_was_told_is_kept() {
     watchdog();
     let seed = seed();
@@ -269,7 +290,7 @@ fn every_failpoint_of_the_program_is_passed_by_one_of_the_jobs() {
     let mut passed: BTreeSet<String> = counted(seed).0.into_keys().collect();
     let spot = Spot { name: "a sealed transaction is not committed yet".to_owned(), passing: 1 };
     let (dir, _) = killed(seed, &spot, false);
-    for job in [Job::Recover, Job::Create] {
+    for job in [Job::Recover, Job::Create, Job::Versions] {
         passed.extend(Plan { job, dir: dir.path(), seed, omit: false }.run(None).counts.into_keys());
     }
     let mut names = BTreeSet::new();

@@ -392,11 +392,13 @@ fn a_truncated_file_is_refused() {
     for cut in [1, 4_096, 16_384, 50_000, whole.len() / 2, whole.len() - 100] {
         std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
         for error in [Store::open(&path).unwrap_err(), Store::open_read_only(&path).unwrap_err()] {
-            assert!(matches!(error, StoreError::Damaged(_)), "{cut} bytes less: {error:?}");
+            assert!(matches!(error, StoreError::Cut { .. }), "{cut} bytes less: {error:?}");
         }
     }
-    std::fs::write(&path, &whole[..100]).unwrap();
-    assert!(matches!(Store::open(&path), Err(StoreError::Damaged(_))));
+    for left in [0, 1, 99, 100] {
+        std::fs::write(&path, &whole[..left]).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Cut { .. })), "{left} bytes");
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ struct Found {
 pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
     let failed = |source| dir.database_error(source);
+    let witness = context.store.entry(dir.id())?.witness;
     let database = Store::open_read_only(&dir.database()).map_err(failed)?;
     let mut progress = Progress::new(context, "checking", false);
     let found = store::check(&database, &mut |done, total| progress.at(done, total)).map_err(failed)?;
@@ -34,6 +35,9 @@ pub fn check(context: &Context, session: &str) -> Result<u8, Failure> {
     let txid = database.superblock().map_err(failed)?.txid.0;
     let mut findings: Vec<Found> =
         found.into_iter().map(|found| Found { code: found.code.to_owned(), text: found.text }).collect();
+    if let Some(lacks) = witness.map_or(Ok(None), |seen| seen.missing_in(&database)).map_err(failed)? {
+        findings.push(Found { code: "witness".to_owned(), text: lacks.to_string() });
+    }
     let journal = match context.store.holder(dir.id())? {
         // It changes under our eyes.
         Some(_) => Ok(0),

@@ -20,6 +20,9 @@ pub fn sessions(context: &Context) -> Result<u8, Failure> {
             Err(error) => return Err(error.into()),
         }
     }
+    for dir in context.store.lost()? {
+        all.push(Status::read_or_explain(&dir)?);
+    }
     context.answer(&all, |out| {
         if all.is_empty() {
             // To people, not into a pipe that counts lines.

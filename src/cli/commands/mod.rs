@@ -1,10 +1,12 @@
 //! The commands that need no mount of their own.
 
+pub mod accept;
 pub mod cat;
 pub mod check;
 pub mod config;
 pub mod cp;
 pub mod discard;
+pub mod events;
 pub mod export;
 pub mod ls;
 pub mod resize;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::cli::access::server;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes, table};
-use crate::session::Status;
+use crate::cli::receipt;
+use crate::session::{Status, Verified};
 
 /// A server that is busy for so long is reported from the session database instead.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +69,19 @@ fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         ("last active", status.last_active.clone()),
         ("uuid", status.uuid.clone()),
     ]);
+    if let Some(version) = &status.runtime_version {
+        rows.push(("runtime", version.clone()));
+    }
+    if let Some(stop) = &status.last_stop {
+        rows.push(("last stop", format!("{:.0}: {}", stop.at, receipt::state(&stop.receipt))));
+    }
+    let verified = match status.verified {
+        Verified::None => None,
+        Verified::Running => Some("under way"),
+        Verified::Ok => Some("yes"),
+        Verified::Failed => Some("FAILED: sessionfs check says what is wrong"),
+    };
+    rows.extend(verified.map(|text| ("verified", text.to_owned())));
     if let Some(found) = &status.recovery {
         let how = if status.pid.is_some() { "recovered" } else { "to recover" };
         let text = format!("{} operations, {}", found.operations, human_bytes(found.bytes));

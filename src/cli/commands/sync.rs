@@ -4,7 +4,7 @@ use crate::base::SessionId;
 use crate::cli::access::{Access, reach};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
-use crate::session::{Status, StopReport};
+use crate::session::{Receipt, Status, StopReport};
 
 /// A session that is not mounted was committed when it was stopped; one that was not stopped is recovered here.
 pub fn sync(context: &Context, session: &str) -> Result<u8, Failure> {
@@ -23,14 +23,8 @@ fn commit(context: &Context, id: &SessionId) -> Result<StopReport, Failure> {
 }
 
 fn stopped(status: Status) -> StopReport {
-    StopReport {
-        session: status.session,
-        txid: status.txid,
-        files: status.files,
-        dirs: status.dirs,
-        bytes: status.content_bytes,
-        digest: status.digest,
-    }
+    let Status { uuid, epoch, txid, digest, files, dirs, content_bytes: bytes, .. } = status;
+    StopReport { session: status.session, receipt: Receipt { uuid, epoch, txid, digest, files, dirs, bytes } }
 }
 
 /// What is safe, in one line.
@@ -38,9 +32,9 @@ pub fn described(report: &StopReport) -> String {
     format!(
         "{}: committed at transaction {}: {} files, {} directories, {}",
         report.session,
-        report.txid,
-        report.files,
-        report.dirs,
-        human_bytes(report.bytes)
+        report.receipt.txid,
+        report.receipt.files,
+        report.receipt.dirs,
+        human_bytes(report.receipt.bytes)
     )
 }

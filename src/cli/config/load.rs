@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Size;
-    use crate::cli::config::VersionPolicy;
+    use crate::cli::config::Policy;
     use crate::fuse::Transport;
 
     /// A host's file, a store with its own, and an environment.
@@ -286,7 +286,7 @@ mod tests {
             ephemeral: vec!["target/".into(), ".cache/".into()],
             soft_limits: vec![50, 60],
             retention: super::super::Retention { idle_days: 1, ..Default::default() },
-            runtime_version: super::super::RuntimeVersion { policy: VersionPolicy::Keep },
+            runtime_version: super::super::RuntimeVersion { policy: Policy::Keep },
             ..Config::default()
         };
         assert_eq!(config, expected);

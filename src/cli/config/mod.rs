@@ -13,6 +13,7 @@ use super::args::Size;
 use crate::base::IdRange;
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT};
 use crate::fuse::Transport;
+use crate::session::Policy;
 
 /// Every option, commented, with its default: what `sessionfs config --example` prints.
 pub const EXAMPLE: &str = include_str!("../../../packaging/sessionfs.toml");
@@ -77,20 +78,7 @@ pub struct Retention {
 #[serde(default, deny_unknown_fields)]
 pub struct RuntimeVersion {
     /// What to do when a mount states another version than the session has.
-    pub policy: VersionPolicy,
-}
-
-/// What becomes of a session's state when a mount states another runtime version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VersionPolicy {
-    /// It is set aside, still reachable, and the session begins empty.
-    #[default]
-    Checkpoint,
-    /// It stays.
-    Keep,
-    /// It is given up.
-    Reset,
+    pub policy: Policy,
 }
 
 impl Default for Config {

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::failure::Failure;
-use crate::session::StopReport;
+use crate::session::{Resume, StopReport, VersionChange};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     /// The mount serves.
-    Ready(Ready),
+    Ready(Box<Ready>),
     /// It could not be started, or not be stopped as it should.
     Failed(Failure),
     /// It has ended with everything committed.
@@ -30,11 +30,11 @@ pub struct Ready {
     pub pid: u32,
     /// Whether the session is new.
     pub created: bool,
-    pub txid: u64,
-    pub files: u64,
-    pub dirs: u64,
-    pub bytes: u64,
-    pub digest: String,
+    /// The receipt.
+    #[serde(flatten)]
+    pub resume: Resume,
+    /// What the runtime version that was stated has led to, unless it is the one there was.
+    pub version_change: Option<VersionChange>,
     /// How its requests come: `uring` or `device`.
     pub transport: String,
     /// The version of the protocol that the kernel speaks, and what it does not have of what we ask for.

@@ -3,7 +3,7 @@
 use super::fork::{Child, fork_server, obituary, wait};
 use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
-use super::opening::{id_maps, open_options};
+use super::opening::{id_maps, open_options, resuming};
 use super::preflight;
 use super::server::{Plan, serve};
 use super::signals::reset;
@@ -11,7 +11,8 @@ use crate::cli::args::MountArgs;
 use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Context, human_bytes};
+use crate::cli::output::Context;
+use crate::cli::receipt::resumed;
 
 pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
@@ -27,6 +28,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
         id,
         command: "mount",
         options: open_options(context, &args.opening, &ids),
+        resuming: resuming(context, &args.opening),
         ids,
         existing: args.opening.existing,
         mountpoint,
@@ -42,7 +44,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     }
     let mut child = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
     let ready = wait_until_ready(context, &plan, &mut child)?;
-    ready.warning.iter().for_each(|warning| context.warn(warning));
+    caution(context, &ready);
     context.report(&ready, || announcement(&ready))?;
     Ok(0)
 }
@@ -50,7 +52,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
 /// Waits for the server to serve, or to say why it does not.
 pub fn wait_until_ready(context: &Context, plan: &Plan, child: &mut Child) -> Result<Ready, Failure> {
     match Message::receive(&mut child.messages) {
-        Ok(Some(Message::Ready(ready))) => Ok(ready),
+        Ok(Some(Message::Ready(ready))) => Ok(*ready),
         Ok(Some(Message::Failed(failure))) => {
             // Its lock is free once it has ended: the next command must not find it in use.
             let _ = wait(child.pid);
@@ -68,16 +70,13 @@ pub fn wait_until_ready(context: &Context, plan: &Plan, child: &mut Child) -> Re
 
 /// What a mount says for itself.
 pub fn announcement(ready: &Ready) -> String {
-    let at = ready.mountpoint.display();
-    if ready.created {
-        return format!("{}: new session, mounted at {at}", ready.session);
+    format!("{}; mounted at {}", resumed(&ready.session, &ready.resume), ready.mountpoint.display())
+}
+
+/// What its user should know in any case, on standard error.
+pub fn caution(context: &Context, ready: &Ready) {
+    if let Some(change) = ready.version_change.as_ref().filter(|change| change.from.is_some()) {
+        context.warn(&format!("{}: {change}", ready.session));
     }
-    format!(
-        "{}: resumed at transaction {}: {} files, {} directories, {}; mounted at {at}",
-        ready.session,
-        ready.txid,
-        ready.files,
-        ready.dirs,
-        human_bytes(ready.bytes)
-    )
+    ready.warning.iter().for_each(|warning| context.warn(warning));
 }

@@ -1,12 +1,14 @@
 //! How `mount` and `run` open a session: from their options.
 
+use std::os::unix::ffi::OsStrExt;
+
 use crate::base::{IdMap, IdMaps, IdRange};
 use crate::cli::access::caller;
 use crate::cli::args::Opening;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
-use crate::session::OpenOptions;
+use crate::session::{LockedSession, OpenOptions, Policy, Session, SessionError};
 
 /// The maps of ids, if they are maps; those of the settings where none are given.
 pub fn id_maps(context: &Context, opening: &Opening) -> Result<IdMaps, Failure> {
@@ -18,6 +20,47 @@ pub fn id_maps(context: &Context, opening: &Opening) -> Result<IdMaps, Failure> 
     let users = map("--map-uid", &opening.map_uid, &config.map_uid)?;
     let groups = map("--map-gid", &opening.map_gid, &config.map_gid)?;
     Ok(IdMaps { users, groups })
+}
+
+/// What a resume has to prove before the mount serves, and for which runtime.
+#[derive(Default)]
+pub struct Resuming {
+    /// Paths that have to be there.
+    pub expect: Vec<Vec<u8>>,
+    /// Whether all of it is read first.
+    pub verify: bool,
+    /// The version that was stated, and what another one does.
+    pub version: Option<(String, Policy)>,
+}
+
+impl Resuming {
+    /// Opens the session for the runtime that will work in it.
+    pub fn open(&self, mut locked: LockedSession, options: &OpenOptions) -> Result<Session, SessionError> {
+        if let Some((version, policy)) = &self.version {
+            locked.state_version(version, *policy)?;
+        }
+        locked.open(options)
+    }
+
+    /// Has the session show what was asked for.
+    pub fn prove(&self, session: &Session) -> Result<(), Failure> {
+        session.expect(&self.expect)?;
+        if self.verify {
+            session.verify()?;
+        }
+        Ok(())
+    }
+}
+
+/// From the options; a version that is set to nothing, as a variable can be, is not stated.
+pub fn resuming(context: &Context, opening: &Opening) -> Resuming {
+    let version = opening.runtime_version.clone().filter(|version| !version.is_empty());
+    Resuming {
+        expect: opening.expect.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        verify: opening.verify,
+        version: version
+            .map(|version| (version, opening.on_version_change.unwrap_or(context.config().runtime_version.policy))),
+    }
 }
 
 /// What the session is opened with. A new one belongs to who asks for it, seen through the maps.

@@ -1,6 +1,6 @@
 //! `run`: the supervisor. One thread, no FUSE descriptor, no lock: it waits for the command and for the server.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::children::{Processes, reap};
 use super::fork::{Child, fork_server, obituary, shell_status};
 use super::messages::{Message, Ready};
-use super::mount::{announcement, wait_until_ready};
+use super::mount::{announcement, caution, wait_until_ready};
 use super::mountpoint::{Missing, prepare};
 use super::namespace;
-use super::opening::{id_maps, open_options};
+use super::opening::{id_maps, open_options, resuming};
 use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
@@ -20,6 +20,7 @@ use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
+use crate::session::How;
 
 /// How long what got SIGKILL has for ending. A process that waits in the kernel, for a disk that is gone or a server that
 /// hangs, ends when that wait does, if ever; and one of another user may not be ours to end.
@@ -40,6 +41,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         id,
         command: "run",
         options: open_options(context, &args.opening, &ids),
+        resuming: resuming(context, &args.opening),
         ids,
         existing: args.opening.existing,
         mountpoint: prepare(args.mount.as_ref().unwrap_or(&config.mount), Missing::MakeInNamespace)?,
@@ -58,8 +60,8 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
 
     let mut server = fork_server(context, &plan).map_err(Failure::io("the server cannot be started"))?;
     let ready = wait_until_ready(context, &plan, &mut server)?;
-    ready.warning.iter().for_each(|warning| context.warn(warning));
-    say(context, || announcement(&ready));
+    caution(context, &ready);
+    tell(context, &ready);
     let mut supervisor = Supervisor {
         context,
         server,
@@ -82,9 +84,25 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
 /// `-v` only: standard error is the command's.
 fn say(context: &Context, text: impl FnOnce() -> String) {
     if context.verbose > 0 {
-        use std::io::Write;
         // Standard error may be closed: that is the caller's choice.
         let _ = writeln!(io::stderr(), "sessionfs: {}", text());
+    }
+}
+
+/// The receipt, on standard error, for standard output is the command's: to programs and to people who look at it, and
+/// to all when the session was not simply stopped and resumed.
+fn tell(context: &Context, ready: &Ready) {
+    if context.json {
+        if let Ok(mut line) = serde_json::to_vec(ready) {
+            line.push(b'\n');
+            // It may be closed: that is the caller's choice.
+            let _ = io::stderr().write_all(&line);
+        }
+    } else if context.verbose > 0
+        || io::stderr().is_terminal()
+        || !matches!(ready.resume.how, How::Created | How::Resumed)
+    {
+        context.warn(&announcement(ready));
     }
 }
 

@@ -16,6 +16,7 @@ use super::children::end_namespace;
 use super::messages::{Message, Ready};
 use super::mountpoint;
 use super::mounts;
+use super::opening::Resuming;
 use super::preflight::mount_failure;
 use super::signals::{Signals, reset};
 use super::writeback::write_back;
@@ -24,15 +25,18 @@ use crate::cli::access::cap_below_use;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
+use crate::cli::receipt::resumed;
 use crate::control::{Hooks, Server, Stopping};
 use crate::fuse::{MountOptions, Mounted, Transport};
 use crate::session::tree::Touched;
-use crate::session::{Holder, OpenOptions, Session, StopReport};
+use crate::session::{Holder, OpenOptions, Session, SessionError, StopReport};
 
 /// How long a stop waits for the kernel to hand over what mapped memory still holds.
 const WRITE_BACK: Duration = Duration::from_secs(20);
 /// How long it waits for the serving threads after the mount is gone.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// How long nothing was committed before a session is verified beside its use.
+const VERIFY_WHEN_IDLE: Duration = Duration::from_secs(60);
 
 /// Of <linux/prctl.h>; the libc crate does not have it.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -48,6 +52,8 @@ pub struct Plan {
     pub command: &'static str,
     /// How to open it.
     pub options: OpenOptions,
+    /// What has to be so before it serves.
+    pub resuming: Resuming,
     /// What ids are called on this host. Commands on the session, mounted or not, have them as they are stored.
     pub ids: IdMaps,
     /// Only one that is there.
@@ -92,16 +98,16 @@ pub fn serve(
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
     flush_without_ourselves();
-    let session = locked.open(&plan.options).inspect_err(|error| log::error!("{error}"))?;
+    let session = plan.resuming.open(locked, &plan.options).inspect_err(|error| log::error!("{error}"))?;
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
-    let started = state_of(plan, &session)
-        .and_then(|state| Serving::start(plan, &session, &signals, alive).map(|serving| (state, serving)));
-    let (state, serving) = match started {
+    let warning = state_of(plan, &session);
+    let started = plan.resuming.prove(&session).and_then(|()| Serving::start(plan, &session, &signals, alive));
+    let serving = match started {
         Ok(started) => started,
         Err(failure) => {
             log::error!("{}", failure.message);
             session.leaving();
-            let _ = session.stop();
+            let _ = session.stop_because(&failure.message);
             // A session that was never mounted is not left behind by a mount that was refused.
             if session.created() {
                 let _ = context.store.remove_held(&session);
@@ -110,7 +116,10 @@ pub fn serve(
         }
     };
     if let Some(ready) = ready {
-        announce(plan, &session, state, &serving.mounted, ready);
+        announce(plan, &session, warning, &serving.mounted, ready);
+    }
+    if let Err(error) = session.watch(VERIFY_WHEN_IDLE) {
+        log::warn!("the session will not be verified: {error}");
     }
     let fs = Arc::clone(session.fs());
     if let Err(error) = std::thread::Builder::new().name("warm".to_owned()).spawn(move || fs.warm()) {
@@ -147,45 +156,35 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(|source| crate::session::SessionError::Store { path: path.to_owned(), what: "written", source })?;
+        .map_err(|source| SessionError::Store { path: path.to_owned(), what: "written", source })?;
     context.log_as_server(Some(opened));
     Ok(())
 }
 
-/// What a mount begins with, and what its user should know about it.
-fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String>), Failure> {
-    let superblock = session.store().superblock().map_err(|source| session.dir().database_error(source))?;
+/// What the user of a mount should know about it.
+fn state_of(plan: &Plan, session: &Session) -> Option<String> {
     let usage = session.fs().usage();
     let warning = cap_below_use(&plan.id, &plan.options, usage.bytes, usage.inodes);
     if let Some(warning) = &warning {
         log::warn!("{warning}");
     }
-    Ok((StopReport::of(&plan.id, &superblock), warning))
+    warning
 }
 
-fn announce(
-    plan: &Plan,
-    session: &Session,
-    (now, warning): (StopReport, Option<String>),
-    mounted: &Mounted,
-    to: &mut PipeWriter,
-) {
+fn announce(plan: &Plan, session: &Session, warning: Option<String>, mounted: &Mounted, to: &mut PipeWriter) {
     let (fuse, lacks) = mounted.protocol();
-    Message::Ready(Ready {
-        session: now.session,
+    Message::Ready(Box::new(Ready {
+        session: plan.id.to_string(),
         mountpoint: plan.mountpoint.clone(),
         pid: std::process::id(),
         created: session.created(),
-        txid: now.txid,
-        files: now.files,
-        dirs: now.dirs,
-        bytes: now.bytes,
-        digest: now.digest,
+        resume: session.resume().clone(),
+        version_change: session.version_change().cloned(),
         transport: mounted.transport().to_string(),
         fuse,
         lacks,
         warning,
-    })
+    }))
     .send(to);
 }
 
@@ -198,6 +197,16 @@ struct Serving {
 
 /// Who waits for the answer to a stop.
 type Answer = Box<dyn FnOnce(Result<StopReport, crate::control::Fault>) + Send>;
+
+/// How a mount came to its end.
+struct End {
+    /// Who is to be told.
+    answers: Vec<Answer>,
+    /// Whether it is gone already.
+    gone: bool,
+    /// For the log of events.
+    reason: String,
+}
 
 impl Serving {
     fn start(plan: &Plan, session: &Session, signals: &Signals, alive: Option<PipeReader>) -> Result<Serving, Failure> {
@@ -213,7 +222,7 @@ impl Serving {
             plan.id,
             plan.mountpoint.display(),
             std::process::id(),
-            if session.created() { "new" } else { "resumed" },
+            resumed(session.id().as_str(), session.resume()),
             if mounted.transport() == Transport::Uring { "io_uring" } else { "/dev/fuse" },
         );
         let (sender, events) = unbounded();
@@ -262,12 +271,12 @@ impl Serving {
     }
 
     fn until_stopped(self, session: &Session) -> Result<StopReport, Failure> {
-        let (mut answers, gone) = self.wait_for_stop(session);
+        let End { mut answers, gone, reason } = self.wait_for_stop(session);
         session.leaving();
         if !gone {
             self.wait_until_gone(&mut answers);
         }
-        let stopped = session.stop();
+        let stopped = session.stop_because(&reason);
         // While the lock is held: afterwards the socket may be another server's.
         self.control.remove();
         // Whoever asked while we were at it gets the same answer.
@@ -281,11 +290,11 @@ impl Serving {
                 log::info!(
                     "session {} stopped: transaction {}, {} files, {} directories, {} bytes, digest {}",
                     report.session,
-                    report.txid,
-                    report.files,
-                    report.dirs,
-                    report.bytes,
-                    report.digest
+                    report.receipt.txid,
+                    report.receipt.files,
+                    report.receipt.dirs,
+                    report.receipt.bytes,
+                    report.receipt.digest
                 );
                 answers.into_iter().for_each(|answer| answer(Ok(report.clone())));
                 Ok(report)
@@ -299,12 +308,12 @@ impl Serving {
         }
     }
 
-    /// Handles events until the mount is gone or going. Returns who is to be told, and whether it is gone.
-    fn wait_for_stop(&self, session: &Session) -> (Vec<Answer>, bool) {
+    /// Handles events until the mount is gone or going.
+    fn wait_for_stop(&self, session: &Session) -> End {
         loop {
             let why = match self.events.recv() {
                 Ok(Event::Stop(stopping)) => match self.unmount_committed(session, stopping.lazy) {
-                    Ok(()) => return (vec![stopping.answer], false),
+                    Ok(()) => return End { answers: vec![stopping.answer], gone: false, reason: "umount".to_owned() },
                     Err(failure) => {
                         log::warn!("not stopped: {}", failure.message);
                         (stopping.answer)(Err(failure.to_fault()));
@@ -312,8 +321,9 @@ impl Serving {
                     }
                 },
                 Ok(Event::Gone) => {
-                    log::info!("the mount is gone");
-                    return (Vec::new(), true);
+                    let reason = "the mount is gone".to_owned();
+                    log::info!("{reason}");
+                    return End { answers: Vec::new(), gone: true, reason };
                 }
                 Ok(Event::Signal(signal)) => format!("signal {signal}"),
                 Ok(Event::Orphaned) => {
@@ -333,14 +343,14 @@ impl Serving {
                     log::error!("{}", failure.message);
                 }
             }
-            return (Vec::new(), false);
+            return End { answers: Vec::new(), gone: false, reason: why };
         }
     }
 
     /// Commits before it unmounts: a store that is full, or fails, is said to who can do something about it while
     /// everything is still there and served.
     fn unmount_committed(&self, session: &Session, lazy: bool) -> Result<(), Failure> {
-        session.sync()?;
+        session.commit()?;
         self.unmount(lazy)
     }
 

@@ -13,6 +13,7 @@ use super::messages::Message;
 use super::mount::wait_until_ready;
 use super::mountpoint::{Missing, prepare};
 use super::namespace;
+use super::opening::Resuming;
 use super::preflight;
 use super::server::Plan;
 use super::signals::{reset, send};
@@ -93,6 +94,7 @@ fn plan(context: &Context, id: SessionId, mountpoint: std::path::PathBuf) -> Pla
         id,
         command: "doctor",
         options: OpenOptions::default(),
+        resuming: Resuming::default(),
         ids: IdMaps::default(),
         existing: false,
         mountpoint,

@@ -9,7 +9,7 @@ mod scan;
 
 use std::fmt;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, InterruptHandle};
 
 use super::rows::{Bad, Summed};
 use super::schema::{KNOWN_COMPAT, KNOWN_INCOMPAT, KNOWN_RO_COMPAT};
@@ -41,7 +41,34 @@ impl fmt::Display for Finding {
 /// Checks a session database as last committed; returns what is wrong, sorted. `progress` hears how many steps of how
 /// many are done. Damage is a finding; an error means that the check could not be made.
 pub fn check(store: &Store, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Finding>, StoreError> {
+    check_until(store, &mut |_| (), progress)
+}
+
+/// Ends a check that another thread is at. What it interrupts is the statement that runs just then, if one does: say it
+/// again until the check has returned, with an error.
+pub struct Interrupt(InterruptHandle);
+
+impl fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupt").finish_non_exhaustive()
+    }
+}
+
+impl Interrupt {
+    /// Interrupts.
+    pub fn say(&self) {
+        self.0.interrupt();
+    }
+}
+
+/// The same; `begin` is given what ends it before its time.
+pub fn check_until(
+    store: &Store,
+    begin: &mut dyn FnMut(Interrupt),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Finding>, StoreError> {
     let sql = store.pool.get()?;
+    begin(Interrupt(sql.get_interrupt_handle()));
     let usual = cache(&sql, -CACHE_KIB)?;
     let findings = check_with(&sql, progress);
     cache(&sql, usual)?;

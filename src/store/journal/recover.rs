@@ -92,6 +92,15 @@ impl Store {
         Ok(Opened { store, writer, journal, recovery })
     }
 
+    /// The mount whose journal this is; `None` when there is no journal.
+    pub fn journal_epoch(disk: &Arc<dyn Disk>, journal: &Path) -> Result<Option<u64>, StoreError> {
+        match disk.open_read_only(journal) {
+            Ok(file) => Ok(headers(&*file)?.iter().map(|(_, header)| header.epoch).max()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::from_io(journal, &error)),
+        }
+    }
+
     /// Gives up what a journal holds that cannot be replayed: the session goes back to its last commit. The journal is
     /// set aside; its new name is returned, if there was one.
     pub fn discard_journal(
