@@ -62,6 +62,10 @@ pub struct Opening {
     /// Fails when there is no such session, instead of creating it
     #[arg(long)]
     pub existing: bool,
+    /// Directories whose content is not kept and does not count against the cap, for example target/ (anywhere) or
+    /// /web/dist/ (from the root); may be repeated. Replaces what the session was told before; none: all is kept
+    #[arg(long, value_name = "GLOB")]
+    pub ephemeral: Vec<String>,
     /// Users whose id is another in the session: HOST here is SESSION there, and COUNT - 1 after each; may be repeated.
     /// Ids whose place is taken by that change places with it, so 1000:0 makes root's files there yours, and back
     #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
@@ -85,6 +89,7 @@ fn transport() -> impl TypedValueParser<Value = Transport> {
 #[command(after_help = "Examples:
   sessionfs run demo -- sh -c 'date >> log; cat log'
   sessionfs run --size 4G --mount /workspace demo -- cargo test
+  sessionfs run --ephemeral target/ --ephemeral node_modules/ demo -- make
   sessionfs run demo -- bash
 
 The command runs with the workspace as its directory, in a mount namespace of its own: nobody else sees the mount.

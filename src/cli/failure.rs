@@ -83,7 +83,7 @@ impl From<SessionError> for Failure {
                 _ => Exit::StoreUnusable,
             },
             SessionError::Database { source, .. } => of_store(source),
-            SessionError::Limit { .. } => Exit::Usage,
+            SessionError::Limit { .. } | SessionError::Ephemeral(_) => Exit::Usage,
         };
         Failure { exit, message: error.to_string(), hint: error.hint() }
     }

@@ -125,6 +125,16 @@ impl SessionDir {
         self.path.join("session.journal")
     }
 
+    /// What a mount keeps of its ephemeral directories. Whoever has the lock may take it away.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+
+    /// The store that it is in.
+    pub(super) fn store(&self) -> StoreDir {
+        StoreDir { path: self.path.parent().unwrap_or(Path::new("/")).to_owned() }
+    }
+
     /// The file whose lock says that the session is in use.
     pub fn lock_file(&self) -> PathBuf {
         self.path.join("lock")
@@ -162,6 +172,14 @@ impl SessionDir {
         let new = !self.path.exists();
         self.make_own()?;
         Ok(new)
+    }
+
+    /// Takes away what a mount has left of its ephemeral directories.
+    pub(super) fn clear_scratch(&self) -> Result<(), SessionError> {
+        match fs::remove_dir_all(self.scratch()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&self.scratch(), "removed")(error)),
+            _ => Ok(()),
+        }
     }
 
     /// An open descriptor of the directory, for socket addresses and renames.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
-use super::layout::{SessionDir, StoreDir};
+use super::layout::{SessionDir, StoreDir, make};
 use super::lock::{Holder, Lock, Taken};
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
 use crate::base::{Errno, SessionId, failpoint};
-use crate::fs::Fs;
-use crate::store::{CreateOptions, HostDisk, Omit, Store, StoreError, Superblock};
+use crate::fs::{Fs, Globs};
+use crate::store::{CreateOptions, HostDisk, Omit, Opened, Store, StoreError, Superblock};
 
 /// How to open a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Cap in bytes: of a new session (default 1 GiB), or to change one that is there.
     pub bytes_limit: Option<u64>,
@@ -23,6 +23,8 @@ pub struct OpenOptions {
     pub inodes_limit: Option<u64>,
     /// User and group that the root directory of a new session belongs to (default: this process's).
     pub owner: Option<(u32, u32)>,
+    /// Patterns of the directories whose content is not kept ([`Globs`]). They hold until the session is stopped.
+    pub ephemeral: Vec<String>,
 }
 
 /// A session whose lock is ours and that nobody has open. Dropping it gives the lock back.
@@ -132,6 +134,11 @@ impl LockedSession {
     fn try_open(&self, options: &OpenOptions) -> Result<(Arc<Store>, Arc<Fs>, bool), SessionError> {
         let database = self.dir.database();
         options.validate()?;
+        let globs = Globs::parse(&options.ephemeral)?;
+        self.dir.clear_scratch()?;
+        if !globs.is_empty() {
+            make(&self.dir.scratch(), false)?;
+        }
         let created = !self.dir.exists()?;
         failpoint::passed("a session is locked and not looked at");
         if created {
@@ -142,10 +149,24 @@ impl LockedSession {
             let mut opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default())?;
             let store = Arc::clone(&opened.store);
             opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
-            Ok((store, Fs::start(opened)?))
+            if globs.is_empty() {
+                return Ok((store, Fs::start(opened)?));
+            }
+            let scratch = self.make_scratch(options)?;
+            Ok((store, Fs::start_with_lane(opened, globs, scratch)?))
         };
         let (store, fs) = opened().map_err(|source| self.dir.database_error(source))?;
         Ok((store, fs, created))
+    }
+
+    /// A file system for what is not kept. The host's disk is its only bound.
+    fn make_scratch(&self, options: &OpenOptions) -> Result<Opened, StoreError> {
+        let dir = self.dir.scratch();
+        let (database, journal) = (dir.join("session.db"), dir.join("session.journal"));
+        let unbounded =
+            CreateOptions { bytes_limit: i64::MAX as u64, inodes_limit: i64::MAX as u64, ..options.for_new() };
+        Store::create(&database, &unbounded)?;
+        Store::recover(&HostDisk::shared(), &database, &journal, Omit { sync: true, ..Omit::default() })
     }
 
     /// Goes back to the last commit, for a journal that cannot be replayed; it is set aside under the name returned.
@@ -255,7 +276,12 @@ impl Session {
     /// Ends the file system with everything committed. The lock stays until the session is dropped, so that whoever
     /// stops it can clear away what else belongs to it first.
     pub fn stop(&self) -> Result<StopReport, SessionError> {
-        match self.fs.stop() {
+        let stopped = self.fs.stop();
+        // What stays is taken away by the next use.
+        if let Err(error) = self.dir.clear_scratch() {
+            log::warn!("{error}");
+        }
+        match stopped {
             Ok(superblock) => Ok(StopReport::of(self.id(), &superblock)),
             Err(source) => Err(self.dir.database_error(source)),
         }

@@ -46,7 +46,9 @@ impl StoreDir {
     /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
     /// were it given back first, what somebody else put into the session meanwhile would go with it.
     pub fn remove_held(&self, session: &Session) -> Result<u64, SessionError> {
-        self.set_aside(session.dir())
+        let freed = self.set_aside(session.dir())?;
+        self.forget_entry(session.id())?;
+        Ok(freed)
     }
 
     /// What is left to do with the lock held.

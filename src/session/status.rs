@@ -53,6 +53,9 @@ pub struct Status {
     /// What this mount has replayed of the last one's journal; of a session that was not stopped, what the next use
     /// will replay. `None` when there is nothing.
     pub recovery: Option<Replayed>,
+    /// Patterns of the directories whose content is not kept.
+    #[serde(default)]
+    pub ephemeral: Vec<String>,
     /// Why the file system refuses changes, if it does.
     pub failed: Option<String>,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
@@ -87,6 +90,7 @@ impl Status {
         let store = Store::open_read_only(&dir.database()).map_err(database)?;
         let mut status = Status::bare(dir)?;
         status.fill(&store.superblock().map_err(database)?);
+        status.ephemeral = dir.store().entry(dir.id())?.settings.ephemeral;
         // The journal of who has the session open changes under our eyes.
         if status.pid.is_none() && !status.clean {
             match store.inspect_journal(&dir.journal()) {
@@ -100,7 +104,7 @@ impl Status {
     /// The status of a session whose database may be unreadable: then it says why.
     pub fn read_or_explain(dir: &SessionDir) -> Result<Status, SessionError> {
         match Status::read(dir) {
-            Err(error @ SessionError::Database { .. }) => {
+            Err(error @ (SessionError::Database { .. } | SessionError::Registry { .. })) => {
                 Ok(Status { error: Some(error.to_string()), ..Status::bare(dir)? })
             }
             other => other,
@@ -113,6 +117,7 @@ impl Status {
         let health = fs.health();
         let mut status = Status::bare(dir)?;
         status.fill(&superblock);
+        status.ephemeral = dir.store().entry(dir.id())?.settings.ephemeral;
         status.txid = health.txid.0;
         status.bytes_used = health.usage.bytes;
         status.bytes_limit = health.usage.bytes_limit;

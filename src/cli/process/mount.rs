@@ -5,7 +5,7 @@ use std::path::Path;
 use super::fork::{Child, fork_server, obituary, wait};
 use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
-use super::opening::{id_maps, open_options};
+use super::opening::{ephemeral, id_maps, open_options};
 use super::preflight;
 use super::server::{Plan, serve};
 use super::signals::reset;
@@ -20,6 +20,7 @@ const DEFAULT: &str = "/mnt/workspace";
 pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let ids = id_maps(&args.opening)?;
+    let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     let mountpoint = match &args.mountpoint {
@@ -30,6 +31,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
         id,
         command: "mount",
         options: open_options(&args.opening, &ids),
+        ephemeral,
         ids,
         existing: args.opening.existing,
         mountpoint,

@@ -11,7 +11,7 @@ use super::messages::{Message, Ready};
 use super::mount::{announcement, wait_until_ready};
 use super::mountpoint::{Missing, prepare};
 use super::namespace;
-use super::opening::{id_maps, open_options};
+use super::opening::{ephemeral, id_maps, open_options};
 use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
@@ -32,6 +32,7 @@ const FORWARDED: [i32; 7] =
 pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let ids = id_maps(&args.opening)?;
+    let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     namespace::enter()?;
@@ -39,6 +40,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         id,
         command: "run",
         options: open_options(&args.opening, &ids),
+        ephemeral,
         ids,
         existing: args.opening.existing,
         mountpoint: prepare(&args.mount, Missing::MakeInNamespace)?,

@@ -48,6 +48,8 @@ pub struct Plan {
     pub command: &'static str,
     /// How to open it.
     pub options: OpenOptions,
+    /// Patterns of what is not kept, from now on; `None`: those that the session has.
+    pub ephemeral: Option<Vec<String>>,
     /// What ids are called on this host. Commands on the session, mounted or not, have them as they are stored.
     pub ids: IdMaps,
     /// Only one that is there.
@@ -92,9 +94,15 @@ pub fn serve(
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
     flush_without_ourselves();
-    let session = locked.open(&plan.options).inspect_err(|error| log::error!("{error}"))?;
+    let ephemeral = match &plan.ephemeral {
+        Some(given) => given.clone(),
+        None => context.store.entry(&plan.id)?.settings.ephemeral,
+    };
+    let options = OpenOptions { ephemeral, ..plan.options.clone() };
+    let session = locked.open(&options).inspect_err(|error| log::error!("{error}"))?;
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
-    let started = state_of(plan, &session)
+    let started = remember(context, plan)
+        .and_then(|()| state_of(plan, &session))
         .and_then(|state| Serving::start(plan, &session, &signals, alive).map(|serving| (state, serving)));
     let (state, serving) = match started {
         Ok(started) => started,
@@ -113,6 +121,14 @@ pub fn serve(
         announce(plan, &session, state, ready);
     }
     serving.until_stopped(&session)
+}
+
+/// Keeps what the session is to be from now on.
+fn remember(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    if let Some(given) = &plan.ephemeral {
+        context.store.update_entry(&plan.id, |entry| entry.settings.ephemeral.clone_from(given))?;
+    }
+    Ok(())
 }
 
 /// Has the kernel not wait for us when one of our own threads needs memory. Reclaim may want to write back dirty pages of
