@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bench::{Bench, eventually, kill};
+use crate::bench::{Bench, alive, eventually, kill};
 use crate::harness::{can_mount, can_mount_as_root};
 use crate::sys::{self, errno};
 
@@ -45,6 +45,12 @@ fn ephemeral_directories_cost_nothing_and_come_back_empty() {
     fs::create_dir_all(at.join("home/.cache")).unwrap();
     fs::write(at.join("crate/kept"), b"kept").unwrap();
     fs::set_permissions(at.join("crate/target"), PermissionsExt::from_mode(0o700)).unwrap();
+    // The cap is there for the rest.
+    let mut file = File::create(at.join("large")).unwrap();
+    let full = (0..5).find_map(|_| file.write_all(&vec![3; MIB]).err()).unwrap();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    drop(file);
+    fs::remove_file(at.join("large")).unwrap();
     bench.ok(&["sync", "demo"]);
     let (before, digest) = (used(&at), bench.status("demo")["digest"].clone());
     let big = vec![3; MIB];
@@ -55,16 +61,12 @@ fn ephemeral_directories_cost_nothing_and_come_back_empty() {
     let file = File::create(at.join("home/.cache/deep/f")).unwrap();
     file.set_len(64).unwrap();
     file.sync_all().unwrap();
+    drop(file);
     assert_eq!(fs::read(at.join("crate/target/f7")).unwrap(), big);
     assert_eq!(used(&at), before);
     bench.ok(&["sync", "demo"]);
     let status = bench.status("demo");
     assert_eq!((&status["digest"], &status["ephemeral"]), (&digest, &serde_json::json!(["target/", "**/.cache/"])));
-    // The cap is where it was for the rest.
-    let mut file = File::create(at.join("large")).unwrap();
-    let full = (0..5).find_map(|_| file.write_all(&big).err()).unwrap();
-    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
-    fs::remove_file(at.join("large")).unwrap();
     // Commands on a mounted session see what is there.
     assert!(bench.ok(&["ls", "demo:/crate/target"]).contains("f7"));
 
@@ -72,10 +74,10 @@ fn ephemeral_directories_cost_nothing_and_come_back_empty() {
         let ino = fs::metadata(at.join("crate/target")).unwrap().ino();
         fs::write(at.join("crate/target/last"), b"x").unwrap();
         if killed {
-            kill(bench.pid("demo"), libc::SIGKILL);
-            eventually("the server is gone", || fs::metadata(&at).is_err());
+            let server = bench.pid("demo");
+            kill(server, libc::SIGKILL);
+            eventually("the server is gone", || !alive(server));
         } else {
-            drop(File::open(&at));
             bench.ok(&["umount", "demo"]);
             assert!(!bench.store().join("demo/scratch").exists());
             // The patterns are the session's.
