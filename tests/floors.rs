@@ -29,6 +29,8 @@ const HOMES: &[(&str, &str)] = &[
     ("jiff", "session"),
     ("clap", "cli"),
     ("clap_complete", "cli"),
+    ("toml", "cli"),
+    ("strsim", "cli"),
     ("clap_mangen", "cli"),
     ("indicatif", "cli"),
     ("env_logger", "cli"),

@@ -48,9 +48,8 @@ def resumes(context: Context, side: Side, top: Path) -> Times:
     create(top / "more", many)
     large = sorted(resume(side) for _ in range(rounds))[rounds // 2]
     stat(top / "more", many)
-    # Longer than any timer that a write has started.
     side.settle()
-    time.sleep(10)
+    side.idle()
     pid = side.pid()
     before = threads_switches(pid)
     time.sleep(10)
@@ -74,7 +73,7 @@ def full_load(context: Context, side: Side, top: Path) -> Times:
     in_parallel([(write_big, (top / "big", noise, mebibytes)), (create, (top / "small", count))])
     highest = memory(side.pid(), "VmHWM")
     side.settle()
-    time.sleep(5)
+    side.idle()
     return {"memory-load": highest, "memory-after": memory(side.pid(), "VmRSS")}
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from files import seconds
@@ -118,10 +119,15 @@ def size_of(key: str, *path: str) -> Work:
         assert isinstance(side, Ours)
         tree = context.inputs.joinpath(*path)
         quiet("cp", "-a", f"{tree}/.", top)
+        side.settle()
+        waited, cpu = side.idle()
         side.umount()
         stored = side.stored_bytes()
         side.mount("--existing")
-        return {key: stored / tar_bytes(tree)}
+        size = tar_bytes(tree)
+        told = f"{stored:,} bytes to {size:,}; idle after {waited:.0f} s and {cpu:.1f} s of processor"
+        print(f"{key}: {told}", file=sys.stderr, flush=True)
+        return {key: stored / size}
 
     row = Row(key, f"bytes on disk to tar | zstd -3: {title}", "", bound=1.1)
     return Work((row,), work, sides=("ours",), needs=(path[0],), once=True)

@@ -105,6 +105,25 @@ class Ours:
     def pid(self) -> int:
         return int(json.loads(self.call("--json", "status", self.session))["pid"])
 
+    def cpu(self) -> float:
+        """Seconds of processor time that the server has used."""
+        fields = Path(f"/proc/{self.pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def idle(self, most: float = 300) -> tuple[float, float]:
+        """Waits until the server has packed again what is cold: until it has used no processor time for longer than
+        it takes to begin (COLD_AFTER_MS). Returns the seconds until then, and those of the processor."""
+        began, before = time.monotonic(), self.cpu()
+        last, since = before, began
+        while (now := time.monotonic()) - since < 8:
+            if now - began > most:
+                raise RuntimeError(f"the server is not idle after {most:.0f} s")
+            time.sleep(0.5)
+            # What asking costs the server is less than a tick or two.
+            if (used := self.cpu()) - last > 0.02:
+                last, since = used, time.monotonic()
+        return since - began, last - before
+
     def stored_bytes(self) -> int:
         """All that the stopped session holds on the disk, not only its database."""
         return sum(path.stat().st_size for path in (self.store / self.session).iterdir() if path.is_file())

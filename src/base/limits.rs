@@ -13,14 +13,30 @@ pub const PIECES_PER_BLOCK: u32 = (BLOCK_SIZE / PIECE_SIZE) as u32;
 /// Raw bytes at which a pack is closed. Measured in `docs/decisions.md`.
 pub const PACK_TARGET: usize = 256 << 10;
 
-/// The most raw bytes a pack can hold: one block can follow a pack that is a byte short of its target.
-pub const PACK_MAX: usize = PACK_TARGET + BLOCK_SIZE;
+/// The most blocks in a pack of a commit. Reached by files of a few bytes, whose directory would outgrow their content.
+pub const PACK_BLOCKS: usize = 4_096;
+
+/// The most raw bytes of a pack of a commit, its directory of 12 bytes a block included: one block can follow a pack
+/// that is a byte short of its target.
+pub const PACK_RAW_MAX: u64 = (PACK_TARGET + BLOCK_SIZE + 12 * PACK_BLOCKS) as u64;
+
+/// The most raw bytes of a cold pack, likewise: four of a commit always fit. Measured in `docs/decisions.md`.
+pub const COLD_PACK_MAX: u64 = 4 * PACK_RAW_MAX;
+
+/// The fewest: more than a commit ever makes, so that its length tells a cold pack from others.
+pub const COLD_PACK_MIN: u64 = 3 * PACK_TARGET as u64;
+
+/// The most bytes of content a pack can hold.
+pub const PACK_MAX: usize = COLD_PACK_MAX as usize;
 
 /// zstd level of a commit. Measured in `docs/decisions.md`.
 pub const PACK_LEVEL: i32 = 3;
 
 /// The same while a burst waits behind it.
 pub const PACK_LEVEL_BURST: i32 = 1;
+
+/// zstd level of a cold pack, made when nothing else is to be done. Measured in `docs/decisions.md`.
+pub const COLD_PACK_LEVEL: i32 = 12;
 
 /// SQLite page size in bytes. Measured in `docs/decisions.md`.
 pub const DB_PAGE_SIZE: u32 = 4 << 10;
@@ -129,8 +145,17 @@ pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Milliseconds of housekeeping after which the committer looks whether there is something to commit.
 pub const MAINTAIN_STEP_MS: u64 = 50;
 
+/// Milliseconds without a change after which what is stored counts as cold.
+pub const COLD_AFTER_MS: u64 = 5_000;
+
 /// Bytes of decompressed packs kept for readers.
 pub const PACK_CACHE_BYTES: usize = 24 << 20;
+
+/// Inodes in memory at which a mount loads no more directories ahead: some 40 MiB.
+pub const WARM_INODES: usize = 100_000;
+
+/// Names loaded ahead at a time: a millisecond or two, for which who needs a directory itself has to wait.
+pub const WARM_STEP: usize = 512;
 
 /// Bytes of SQLite's WAL after which the committer copies it back into the session database.
 pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;

@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,9 +35,10 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The directory that holds sessions [default: /var/lib/sessionfs for root, $XDG_DATA_HOME/sessionfs otherwise]
-    // Empty is a value here: what it means depends on where it comes from (`Context::new`).
-    #[arg(long, env = "SESSIONFS_STORE", value_name = "DIR", global = true, value_hint = ValueHint::DirPath,
+    /// The directory that holds sessions [env: SESSIONFS_STORE] [default: /var/lib/sessionfs for root,
+    /// $XDG_DATA_HOME/sessionfs otherwise]
+    // Empty is a value here: `Context::new` says what is wrong with it.
+    #[arg(long, value_name = "DIR", global = true, value_hint = ValueHint::DirPath,
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub store: Option<PathBuf>,
     /// Answers, and errors, as JSON
@@ -74,11 +76,12 @@ pub struct Opening {
     #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
     pub map_gid: Vec<IdRange>,
     /// Lets other users in; without it the workspace is its owner's alone, not even root's
-    #[arg(long)]
-    pub allow_other: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_other: Option<bool>,
     /// How the kernel hands over requests: by io_uring where it can, or only by it, or only by /dev/fuse
-    #[arg(long, env = "SESSIONFS_TRANSPORT", value_name = "HOW", default_value = "auto", value_parser = transport())]
-    pub transport: Transport,
+    /// [env: SESSIONFS_TRANSPORT] [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = transport())]
+    pub transport: Option<Transport>,
 }
 
 fn transport() -> impl TypedValueParser<Value = Transport> {
@@ -99,12 +102,12 @@ SIGKILL after the grace; then the session is stopped with everything committed.
 Exit status: the command's own; 128+N when signal N ended it; 127 not found; 126 not executable; 125 when we failed
 before it started; 121 when the file system's server died under it; 122 when not everything could be committed.")]
 pub struct RunArgs {
-    /// Where the workspace appears; made when missing
-    #[arg(long, value_name = "DIR", default_value = "/mnt/workspace", value_hint = ValueHint::DirPath)]
-    pub mount: PathBuf,
-    /// Seconds between SIGTERM and SIGKILL for what the command leaves running
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub grace: u64,
+    /// Where the workspace appears; made when missing [default: /mnt/workspace]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub mount: Option<PathBuf>,
+    /// Seconds between SIGTERM and SIGKILL for what the command leaves running [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub grace: Option<u64>,
     #[command(flatten)]
     pub opening: Opening,
     /// The session; created if there is none
@@ -225,6 +228,26 @@ ACLs SCHILY.acl records as well.")]
         #[arg(value_name = "SESSION[:/PATH]")]
         target: String,
     },
+    /// Checks everything that a mount needs here, mounts a session for a moment, and says how to mend what fails
+    #[command(
+        after_help = "Every check is ok, advice, a warning, or a failure, with what to do in Docker, in Kubernetes and on a plain
+host. Ends with 0 when a mount works, and with 1 when it does not. Nothing is left behind."
+    )]
+    Doctor,
+    /// Shows every setting and where it comes from: a flag, the environment, a file, or nowhere
+    #[command(after_help = "Examples:
+  sessionfs config
+  sessionfs config --example > /etc/sessionfs.toml
+  SESSIONFS_RETENTION_IDLE_DAYS=30 sessionfs config --json
+
+An option is looked for in this order: a command's flag; the environment (retention.idle_days is
+SESSIONFS_RETENTION_IDLE_DAYS); sessionfs.toml in the store; /etc/sessionfs.toml, or the file that SESSIONFS_CONFIG names.
+A file has to belong to root or to the caller, and nobody else may write it.")]
+    Config {
+        /// Writes a file with every option, its default and what it means
+        #[arg(long)]
+        example: bool,
+    },
     /// Writes completions for a shell to standard output
     Completions { shell: clap_complete::Shell },
     /// Writes the manual page (roff) to standard output, of one command if it is named
@@ -237,6 +260,17 @@ ACLs SCHILY.acl records as well.")]
 /// Bytes, as people write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    /// With the largest unit that loses nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+        match units.iter().find(|(shift, _)| self.0 > 0 && self.0.trailing_zeros() >= *shift) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
 
 impl FromStr for Size {
     type Err = String;
@@ -289,5 +323,9 @@ mod tests {
             assert!(large.parse::<Size>().unwrap_err().contains("is too large"), "{large}");
         }
         assert_eq!("8388607T".parse(), Ok(Size(8_388_607 << 40)));
+        for (bytes, text) in [(0, "0"), (1000, "1000"), (1 << 30, "1G"), (3 << 29, "1536M"), (5 << 40, "5T")] {
+            assert_eq!(Size(bytes).to_string(), text);
+            assert_eq!(text.parse(), Ok(Size(bytes)));
+        }
     }
 }

@@ -42,6 +42,7 @@ exits! {
     NoSuchPath = 19, "no such path, in the session or on the host";
     NotMounted = 20, "nothing of ours is mounted there";
     JournalUnusable = 21, "the journal is missing, unreadable, or does not belong to the session database";
+    BadSettings = 23, "a file or variable of settings makes no sense, or is not to be trusted";
     ServerDied = 121, "the file system's server died or does not answer";
     StopFailed = 122, "run: the command ended, but not everything could be committed";
     RunFailed = 125, "run: failed before the command started";

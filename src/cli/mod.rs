@@ -4,8 +4,11 @@
 mod access;
 mod args;
 mod commands;
+mod config;
+mod doctor;
 mod exit;
 mod failure;
+mod fixes;
 mod output;
 mod process;
 
@@ -60,10 +63,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    // These two need no store.
+    // These need no settings and no store.
     match &cli.command {
         Command::Completions { shell } => return commands::shell::completions(*shell),
         Command::Man { command } => return commands::shell::man(command.as_deref()),
+        Command::Config { example: true } => return commands::config::example(),
         _ => {}
     }
     let context = Context::new(&cli.global)?;
@@ -86,6 +90,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Cat { file } => commands::cat::cat(&context, &file),
         Command::Cp { from, to, size, inodes } => commands::cp::cp(&context, &from, &to, size, inodes),
         Command::Export { target } => commands::export::export(&context, &target),
+        Command::Doctor => doctor::doctor(&context),
+        Command::Config { .. } => commands::config::config(&context),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }
 }

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::args::Global;
+use super::args::{Global, Size};
+use super::config::{Config, Settings};
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::base::SessionId;
-use crate::session::StoreDir;
+use crate::session::{OpenOptions, StoreDir};
 
 /// What a command needs to know besides its own arguments.
+#[derive(Clone)]
 pub struct Context {
     /// The store.
     pub store: StoreDir,
+    settings: Settings,
     /// Answers as JSON.
     pub json: bool,
     /// How often `-v` was said.
@@ -27,19 +30,39 @@ pub struct Context {
 impl Context {
     /// From the command line and the environment.
     pub fn new(global: &Global) -> Result<Context, Failure> {
-        let store = match &global.store {
-            Some(path) if !path.as_os_str().is_empty() => StoreDir::at(path)?,
-            // A variable that is set to nothing is not set. An option that is, is most likely a variable that was not.
-            Some(_) if std::env::var_os("SESSIONFS_STORE").is_none_or(|store| !store.is_empty()) => {
-                return Err(Failure::new(Exit::Usage, "--store: the name of a directory is missing"));
-            }
-            _ => {
-                // SAFETY: geteuid cannot fail and touches no memory.
-                let uid = unsafe { libc::geteuid() };
-                StoreDir::default_for(uid, &|name| std::env::var_os(name).map(Into::into))?
-            }
-        };
-        Ok(Context { store, json: global.json, verbose: global.verbose, quiet: global.quiet })
+        // A variable that is set to nothing is not set. An option that is, is most likely a variable that was not.
+        if global.store.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(Failure::new(Exit::Usage, "--store: the name of a directory is missing"));
+        }
+        let (store, settings) = Settings::load(global.store.as_deref())?;
+        Ok(Context { store, settings, json: global.json, verbose: global.verbose, quiet: global.quiet })
+    }
+
+    /// The same with another store.
+    pub fn with_store(&self, store: StoreDir) -> Context {
+        Context { store, ..self.clone() }
+    }
+
+    /// The settings; a command's own flags come before them.
+    pub fn config(&self) -> &Config {
+        &self.settings.config
+    }
+
+    /// The settings with who has set them.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How a session is opened that a command may create or whose caps it may change: by its flags, and by the settings.
+    pub fn open_options(&self, size: Option<Size>, inodes: Option<u64>) -> OpenOptions {
+        let config = self.config();
+        OpenOptions {
+            bytes_limit: size.map(|size| size.0),
+            inodes_limit: inodes,
+            new_caps: Some((config.size.0, config.inodes)),
+            owner: None,
+            ephemeral: Vec::new(),
+        }
     }
 
     /// A session's ID from the command line.
@@ -47,18 +70,17 @@ impl Context {
         text.parse().map_err(|error: crate::base::SessionIdError| Failure::new(Exit::BadSessionId, error.to_string()))
     }
 
-    /// The level of the log: `-v` for more, `SESSIONFS_LOG` for all that env_logger understands.
+    /// What the log has: by `-v` and `--quiet`, or by the setting `log`, which is a filter as env_logger reads it.
     fn logger(&self, quiet: &str) -> env_logger::Builder {
-        let level = match (self.quiet, self.verbose) {
+        let filter = match (self.quiet, self.verbose) {
             (true, _) => "error",
-            (_, 0) => quiet,
+            (_, 0) => self.config().log.as_deref().unwrap_or(quiet),
             (_, 1) => "info",
             (_, 2) => "debug",
             _ => "trace",
         };
-        let filter = std::env::var("SESSIONFS_LOG").unwrap_or_else(|_| level.to_owned());
         let mut builder = env_logger::Builder::new();
-        builder.parse_filters(&filter);
+        builder.parse_filters(filter);
         builder
     }
 

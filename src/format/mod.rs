@@ -11,6 +11,6 @@ mod transaction;
 
 pub use change::Change;
 pub use digest::{Canonical, Digest, RowSum, content_hash, content_len};
-pub use pack::{Codec, Pack, PackBuilder, PackError};
+pub use pack::{Codec, Pack, PackBuilder, PackError, zstd_version};
 pub use rows::{BlockRow, Counts, DentryRow, InodeRow, XattrRow};
 pub use transaction::{FileChanges, SealedTransaction, Transaction};

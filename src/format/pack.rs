@@ -13,7 +13,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::base::limits::{BLOCK_SIZE, PACK_MAX, PACK_TARGET};
+use crate::base::limits::{BLOCK_SIZE, PACK_MAX};
 use crate::base::{DataId, PackId};
 
 const MAGIC: [u8; 4] = *b"SFPK";
@@ -23,6 +23,11 @@ const ENTRY: usize = 12;
 
 /// The most blocks a pack may claim: a bound for the decoder. One-byte files are the worst a commit can bring.
 const MAX_BLOCKS: usize = PACK_MAX;
+
+/// The version of the zstd that is built in.
+pub fn zstd_version() -> &'static str {
+    zstd::zstd_safe::version_string()
+}
 
 /// How a payload is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +77,6 @@ impl PackBuilder {
     /// Whether nothing was pushed.
     pub fn is_empty(&self) -> bool {
         self.directory.is_empty()
-    }
-
-    /// Whether the target is reached and the pack should be encoded.
-    pub fn is_full(&self) -> bool {
-        self.content.len() >= PACK_TARGET || self.directory.len() / ENTRY >= MAX_BLOCKS
     }
 
     /// The pack's bytes. `level` is zstd's.

@@ -13,7 +13,9 @@ use super::Core;
 use super::resize::Resize;
 use super::sealed::Reloaded;
 use super::state::{Refusal, State};
-use crate::base::limits::{COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS, PACK_LEVEL, PACK_LEVEL_BURST};
+use crate::base::limits::{
+    COLD_AFTER_MS, COMMIT_INTERVAL_MS, DISK_FULL_RETRY_MS, MAINTAIN_STEP_MS, PACK_LEVEL, PACK_LEVEL_BURST,
+};
 use crate::base::{Errno, failpoint, memory};
 use crate::format::{SealedTransaction, Transaction};
 use crate::store::{NextIds, StoreError, Superblock, Writer};
@@ -22,12 +24,17 @@ use crate::store::{NextIds, StoreError, Superblock, Writer};
 pub(super) fn spawn(fs: Arc<Core>, writer: Writer) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new()
         .name("committer".into())
-        .spawn(move || Committer { fs, writer, maintenance_waits: false }.run())
+        .spawn(move || {
+            Committer { fs, writer, maintenance_waits: false, cold_at: Some(Instant::now() + COLD_AFTER) }.run()
+        })
         .map_err(|failure| StoreError::Io(format!("cannot start the committer: {failure}")))
 }
 
 /// Its nice value: a third of the share of those it competes with.
 const COMMITTER_NICE: i32 = 5;
+
+/// How long nothing must have changed before cold packs are made.
+const COLD_AFTER: Duration = Duration::from_millis(COLD_AFTER_MS);
 
 /// Transactions in the queue above which there is a burst.
 const BURST: usize = 4;
@@ -37,6 +44,9 @@ struct Committer {
     writer: Writer,
     /// Housekeeping to be done when nothing else is.
     maintenance_waits: bool,
+    /// When what is stored will be cold, and may be packed again. `None`: it was. Set when a mount begins, for what the
+    /// one before has left, and by every commit.
+    cold_at: Option<Instant>,
 }
 
 impl Committer {
@@ -53,6 +63,7 @@ impl Committer {
                 Work::Prepare => self.prepare(),
                 Work::Resize(resize) => resize.run(&self.fs, &mut self.writer),
                 Work::Maintain => self.maintain(),
+                Work::PackCold => self.pack_cold(),
                 Work::Stop => break,
             }
         }
@@ -95,7 +106,13 @@ impl Committer {
                     self.fs.work.wait_until(state, due);
                 }
                 None if self.maintenance_waits => return Work::Maintain,
-                None => self.fs.work.wait(state),
+                None => match self.cold_at {
+                    Some(cold_at) if cold_at <= Instant::now() => return Work::PackCold,
+                    Some(cold_at) => {
+                        self.fs.work.wait_until(state, cold_at);
+                    }
+                    None => self.fs.work.wait(state),
+                },
             }
         }
     }
@@ -169,6 +186,7 @@ impl Committer {
         }
         drop(state);
         self.maintenance_waits = true;
+        self.cold_at = Some(Instant::now() + COLD_AFTER);
         self.fs.journal.recycle(sealed.last_seq);
         // Locked once more, so that nobody who has just looked misses it.
         self.fs.delete_forgotten(self.fs.state.lock());
@@ -204,6 +222,19 @@ impl Committer {
         }
     }
 
+    /// One step; it comes again at once unless something changes, and not after the last one.
+    fn pack_cold(&mut self) {
+        let more = self.writer.pack_cold(Duration::from_millis(MAINTAIN_STEP_MS));
+        let more = more.unwrap_or_else(|failure| {
+            warn!("packing again put off: {failure}");
+            false
+        });
+        if !more {
+            self.cold_at = None;
+            memory::give_back();
+        }
+    }
+
     /// Everything is committed, or cannot be: closes the database and leaves the result for whoever asks.
     fn stop(self) {
         failpoint::passed("the committer has nothing more to do");
@@ -234,7 +265,7 @@ impl Committer {
 
 /// Puts this thread, and those that it starts to compress, behind whoever serves or works in the session: on a machine
 /// with two processors it would take both from them.
-fn give_way() {
+pub(super) fn give_way() {
     // SAFETY: the call takes only numbers; 0 is the calling thread (setpriority(2), on Linux).
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMMITTER_NICE) } != 0 {
         log::debug!("the committer keeps its priority: {}", std::io::Error::last_os_error());
@@ -255,6 +286,7 @@ enum Work {
     Prepare,
     Resize(Resize),
     Maintain,
+    PackCold,
     Stop,
 }
 

@@ -6,17 +6,18 @@
 //! Each row was checked by the store; that none is missing is checked here, against what the inode says they add up to,
 //! and that none came twice, as the rows of a page do which a damaged b-tree leads to twice.
 
-use log::error;
+use log::{debug, error};
 
 use super::Core;
 use super::blockmap::BlockMap;
+use super::committer;
 use super::inode::{Body, File, Inode};
 use super::names::entry_cost;
 use super::sealed::Reloaded;
 use super::state::{Contents, Need, State};
-use crate::base::limits::attached_pieces;
+use crate::base::limits::{WARM_INODES, WARM_STEP, attached_pieces};
 use crate::base::{DataId, Errno, Ino, Map};
-use crate::format::InodeRow;
+use crate::format::{DentryRow, InodeRow};
 use crate::store::StoreError;
 
 /// How often content may be missing from the store before that counts as damage. A reader that was overtaken by a
@@ -78,6 +79,41 @@ impl Core {
             return Ok(()); // Someone else was faster, or it is gone: the operation will see.
         }
         let rows = self.store.directory(ino)?;
+        self.install_directory(ino, rows)
+    }
+
+    /// Loads directories before anybody asks for them, by inode number, until there are none, or memory has its share. Runs
+    /// on a thread of its own beside everything else.
+    pub fn warm(&self) {
+        committer::give_way();
+        let mut next = Some(Ino(Ino::ROOT.0 - 1));
+        while let Some(after) = next {
+            next = self.warm_some(after).unwrap_or_else(|failure| {
+                // A stop has closed the store; or it is damaged, and who comes there is told.
+                debug!("no more is loaded ahead: {failure}");
+                None
+            });
+        }
+    }
+
+    /// Loads some directories behind this one; returns behind which to go on.
+    fn warm_some(&self, after: Ino) -> Result<Option<Ino>, StoreError> {
+        let _loading = self.loading.lock();
+        if self.state.lock().inodes.len() >= WARM_INODES {
+            return Ok(None);
+        }
+        let (directories, next) = self.store.directories(after, WARM_STEP)?;
+        for (ino, rows) in directories {
+            // Not known: moved below a directory that is younger, and loaded when it is asked for.
+            if self.state.lock().inodes.get(&ino).and_then(Inode::dir).is_some_and(|dir| !dir.loaded) {
+                self.install_directory(ino, rows)?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Brings a directory's rows into memory, while `loading` is held.
+    fn install_directory(&self, ino: Ino, rows: Vec<(DentryRow, InodeRow)>) -> Result<(), StoreError> {
         in_order(ino, "names", rows.iter().map(|(dentry, _)| dentry.cookie))?;
         let size = rows.iter().map(|(dentry, _)| entry_cost(&dentry.name)).sum();
         let mut state = self.state.lock();

@@ -8,8 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
@@ -21,7 +20,7 @@ use fuser::{
 
 use super::convert::{self, COPY_MAX, FOR_EVER, GENERATION, caller, errno, file_attr};
 use super::invalidate::Modes;
-use super::kernel;
+use super::kernel::{self, Agreed};
 use super::prime::{PRIME_INO, Prime};
 use super::reply::{attributes, empty, entry, sized, written};
 use super::waiters::Waiters;
@@ -40,8 +39,10 @@ pub(super) struct Adapter {
     pub(super) waiters: Waiters,
     pub(super) prime: Arc<Prime>,
     pub(super) modes: Modes,
-    /// Whether requests are to come by io_uring; after the handshake, whether they do.
-    pub(super) ring: Arc<AtomicBool>,
+    /// Whether requests are to come by io_uring.
+    pub(super) ring: bool,
+    /// What the handshake came to.
+    pub(super) agreed: Arc<OnceLock<Agreed>>,
 }
 
 impl Adapter {
@@ -66,9 +67,8 @@ fn ino(number: INodeNo) -> Ino {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let agreed = kernel::negotiate(config, self.ring.load(Ordering::Acquire));
-        self.ring.store(agreed, Ordering::Release);
-        Ok(())
+        let agreed = kernel::negotiate(config, self.ring);
+        self.agreed.set(agreed).map_err(|_| io::Error::other("the kernel shakes hands twice"))
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -32,11 +32,27 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
-/// Returns whether requests come by io_uring, which is asked for where `ring` is set.
-pub(super) fn negotiate(config: &mut KernelConfig, ring: bool) -> bool {
+/// The oldest kernel that all of this was written for.
+pub const KERNEL_MIN: (u32, u32) = (5, 9);
+
+/// What the handshake came to.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    /// Whether requests come by io_uring.
+    pub ring: bool,
+    /// The version of the protocol.
+    pub version: String,
+    /// What the kernel does not have of what we ask for.
+    pub lacks: Vec<String>,
+}
+
+/// Agrees with the kernel; io_uring is asked for where `ring` is set.
+pub(super) fn negotiate(config: &mut KernelConfig, ring: bool) -> Agreed {
+    let mut lacks = Vec::new();
     for flag in WANTED {
         if config.add_capabilities(flag).is_err() {
             debug!("the kernel has no {flag:?}");
+            lacks.extend(flag.iter_names().map(|(name, _)| name.to_owned()));
         }
     }
     let ring = ring && config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
@@ -55,7 +71,7 @@ pub(super) fn negotiate(config: &mut KernelConfig, ring: bool) -> bool {
         config.kernel_abi(),
         config.capabilities(),
     );
-    ring
+    Agreed { ring, version: config.kernel_abi().to_string(), lacks }
 }
 
 /// Raises the readahead of the mount with this device number. Only root may, and everything works without.

@@ -10,11 +10,12 @@ mod reply;
 mod uring;
 mod waiters;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ use parking_lot::Mutex;
 use self::adapter::Adapter;
 pub use self::invalidate::Invalidator;
 use self::invalidate::Modes;
-pub use self::mount::MountError;
+use self::kernel::Agreed;
+pub use self::kernel::KERNEL_MIN;
+pub use self::mount::{HELPER, MountError};
 use self::prime::Prime;
 use self::uring::{Rings, Server};
 use self::waiters::Waiters;
@@ -63,6 +66,16 @@ pub enum Transport {
     Device,
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Auto => "auto",
+            Transport::Uring => "uring",
+            Transport::Device => "device",
+        })
+    }
+}
+
 impl FromStr for Transport {
     type Err = String;
 
@@ -91,6 +104,11 @@ impl Transport {
     }
 }
 
+/// Why requests cannot come by io_uring on this machine, for this process.
+pub fn uring_refused() -> Option<String> {
+    Rings::prepare().err().map(|error| error.to_string())
+}
+
 /// A mount being served by threads of this process. Dropped, it is taken away, in use or not.
 #[derive(Debug)]
 pub struct Mounted {
@@ -101,7 +119,7 @@ pub struct Mounted {
     notifier: Arc<Mutex<Option<Arc<Notifier>>>>,
     ended: Arc<AtomicBool>,
     threads: Mutex<Option<JoinHandle<()>>>,
-    uses_ring: bool,
+    agreed: Agreed,
 }
 
 impl Mounted {
@@ -117,11 +135,16 @@ impl Mounted {
         let ring_connection = connection.try_clone().inspect_err(|_| give_up(&mountpoint))?;
         let prime = Arc::new(Prime::new());
         let (waiters, mut waiting_threads) = Waiters::start(&fs).inspect_err(|_| give_up(&mountpoint))?;
-        let wants_ring = Arc::new(AtomicBool::new(rings.is_some()));
-        let agreed = Arc::clone(&wants_ring);
+        let agreed = Arc::new(OnceLock::new());
         let modes = Modes::default();
-        let adapter =
-            Adapter { fs: Arc::clone(&fs), waiters, prime: Arc::clone(&prime), modes: modes.clone(), ring: wants_ring };
+        let adapter = Adapter {
+            fs: Arc::clone(&fs),
+            waiters,
+            prime: Arc::clone(&prime),
+            modes: modes.clone(),
+            ring: rings.is_some(),
+            agreed: Arc::clone(&agreed),
+        };
 
         let mut config = Config::default();
         // With a ring, all that comes this way is what nobody waits for.
@@ -130,11 +153,13 @@ impl Mounted {
         let session = Session::from_fd(adapter, connection, SessionACL::All, config)
             .inspect_err(|_| give_up(&mountpoint))
             .map_err(MountError::Handshake)?;
+        let agreed = agreed.get().cloned().ok_or_else(|| io::Error::other("there was no handshake"));
+        let agreed = agreed.inspect_err(|_| give_up(&mountpoint)).map_err(MountError::Handshake)?;
         let notifier = Arc::new(session.notifier());
         modes.connect(&notifier);
         let notifier = Arc::new(Mutex::new(Some(notifier)));
         let ended = Arc::new(AtomicBool::new(false));
-        match rings.filter(|_| agreed.load(Ordering::Acquire)) {
+        match rings.filter(|_| agreed.ring) {
             Some(rings) => {
                 let at = mountpoint.clone();
                 let give_up = Box::new(move || give_up(&at));
@@ -157,8 +182,7 @@ impl Mounted {
         };
         let threads = thread::Builder::new().name("fuse".into()).spawn(serve).inspect_err(|_| give_up(&mountpoint))?;
         let threads = Mutex::new(Some(threads));
-        let uses_ring = agreed.load(Ordering::Acquire);
-        let mut mounted = Mounted { mountpoint, device: None, fs, notifier, ended, threads, uses_ring };
+        let mut mounted = Mounted { mountpoint, device: None, fs, notifier, ended, threads, agreed };
         mounted.device = mounted.prime(prime);
         Ok(mounted)
     }
@@ -170,7 +194,12 @@ impl Mounted {
 
     /// How its requests come: never [`Transport::Auto`].
     pub fn transport(&self) -> Transport {
-        if self.uses_ring { Transport::Uring } else { Transport::Device }
+        if self.agreed.ring { Transport::Uring } else { Transport::Device }
+    }
+
+    /// The version of the protocol that the kernel speaks, and what it does not have of what we ask for.
+    pub fn protocol(&self) -> (String, Vec<String>) {
+        (self.agreed.version.clone(), self.agreed.lacks.clone())
     }
 
     /// For telling the kernel of changes that it did not ask for.

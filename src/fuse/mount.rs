@@ -20,7 +20,8 @@ use super::MountOptions;
 
 const DEVICE: &str = "/dev/fuse";
 const SUBTYPE: &str = "sessionfs";
-const HELPER: &str = "fusermount3";
+/// The setuid program that mounts for ordinary users.
+pub const HELPER: &str = "fusermount3";
 
 /// Why a mount failed. It is inside the `io::Error` of [`super::Mounted::start`], whose kind is that of the cause:
 /// `error.get_ref().and_then(|e| e.downcast_ref::<MountError>())`.

@@ -113,6 +113,16 @@ impl Lock {
         Ok(is_locked(&file)?.then(|| read_holder(&mut file)))
     }
 
+    /// Whether such locks work on the file system of `path`, where a file is made: one that is held is refused to others.
+    pub fn works_at(path: &Path) -> io::Result<()> {
+        let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let (first, second) = (open()?, open()?);
+        match (lock(&first)?, lock(&second)?) {
+            (true, false) => Ok(()),
+            _ => Err(io::Error::other("the same lock is given twice")),
+        }
+    }
+
     /// Writes down that whoever wants it will have it soon.
     pub(super) fn leaving(&self) -> io::Result<()> {
         self.describe(&Holder { leaving: true, ..self.holder.clone() })

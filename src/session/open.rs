@@ -17,10 +17,12 @@ use crate::store::{CreateOptions, HostDisk, Omit, Opened, Store, StoreError, Sup
 /// How to open a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Cap in bytes: of a new session (default 1 GiB), or to change one that is there.
+    /// Cap in bytes: of a new session, or to change one that is there.
     pub bytes_limit: Option<u64>,
-    /// Cap in inodes, likewise (default 1,000,000).
+    /// Cap in inodes, likewise.
     pub inodes_limit: Option<u64>,
+    /// Caps of a new session that is given none: bytes and inodes.
+    pub new_caps: Option<(u64, u64)>,
     /// User and group that the root directory of a new session belongs to (default: this process's).
     pub owner: Option<(u32, u32)>,
     /// Patterns of the directories whose content is not kept ([`Globs`]). They hold until the session is stopped.
@@ -204,9 +206,10 @@ impl OpenOptions {
     fn for_new(&self) -> CreateOptions {
         // SAFETY: neither call can fail or touches memory.
         let (uid, gid) = self.owner.unwrap_or_else(|| unsafe { (libc::geteuid(), libc::getegid()) });
+        let (bytes, inodes) = self.new_caps.unwrap_or((DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT));
         CreateOptions {
-            bytes_limit: self.bytes_limit.unwrap_or(DEFAULT_BYTES_LIMIT),
-            inodes_limit: self.inodes_limit.unwrap_or(DEFAULT_INODES_LIMIT),
+            bytes_limit: self.bytes_limit.unwrap_or(bytes),
+            inodes_limit: self.inodes_limit.unwrap_or(inodes),
             uid,
             gid,
         }

@@ -1,12 +1,13 @@
-//! Housekeeping between commits: the WAL copied back, packs rewritten, free pages given back. None of it changes
-//! what a reader sees, the txid or the digest.
+//! Housekeeping between commits: the WAL copied back, packs rewritten, cold ones packed again, free pages given back.
+//! None of it changes what a reader sees, the txid or the digest.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::commit::{Packed, Space, Statements, drop_dead_packs, pack_stored};
+use super::commit::{Packed, Space, Statements, drop_dead_packs, pack_cold, pack_stored};
 use super::rows::{self, Place};
+use super::schema::COLD_PACKS;
 use super::{StoreError, Superblock, Writer, superblock};
 use crate::base::limits::{PACK_TARGET, WAL_CHECKPOINT_BYTES};
 use crate::base::{DataId, PackId, failpoint};
@@ -37,6 +38,32 @@ impl Writer {
         let until = Instant::now() + budget;
         let done = self.housekeep(until);
         done.map_err(|error| error.on(&self.sql))
+    }
+
+    /// Makes one pack of several that have grown cold, larger and better compressed; when none is left, gives the freed
+    /// pages back for about `budget`. Returns whether more is waiting: in the end it never is, and what a step has made
+    /// is not taken up again before it is mostly dead.
+    ///
+    /// A step takes about 30 ms: the longest that a commit can find the writer busy with it.
+    pub fn pack_cold(&mut self, budget: Duration) -> Result<bool, StoreError> {
+        let until = Instant::now() + budget;
+        let done = self.cold_step(until);
+        done.map_err(|error| error.on(&self.sql))
+    }
+
+    fn cold_step(&mut self, until: Instant) -> Result<bool, StoreError> {
+        if wal_waiting(&self.sql)? > WAL_CHECKPOINT_BYTES {
+            copy_wal_back(&self.sql)?;
+        }
+        let loose = loaded(&mut self.space, &self.sql)?.loose(&self.sql)?;
+        if loose.is_empty() {
+            return vacuum(&self.sql, until, FREE_PAGES_KEPT);
+        }
+        let (moving, emptied) = self.take_out(&loose, u64::MAX)?;
+        let packed: Vec<Packed> =
+            (!moving.is_empty()).then(|| pack_cold(&moving, self.state.next.pack)).into_iter().collect();
+        self.move_in(&packed, &emptied, COLD_PACKS)?;
+        Ok(true)
     }
 
     fn housekeep(&mut self, until: Instant) -> Result<bool, StoreError> {
@@ -71,27 +98,26 @@ impl Writer {
     /// packs are worth merging.
     fn repack(&mut self, until: Instant, small: usize) -> Result<bool, StoreError> {
         loop {
-            let space = match &mut self.space {
-                Some(space) => space,
-                None => self.space.insert(Space::load(&self.sql)?),
-            };
-            let victims = victims(&self.sql, space, small)?;
+            let victims = victims(&self.sql, loaded(&mut self.space, &self.sql)?, small)?;
             if victims.is_empty() {
                 return Ok(false);
             }
             if Instant::now() >= until {
                 return Ok(true);
             }
-            self.rewrite(&victims)?;
+            let (moving, emptied) = self.take_out(&victims, REPACK_STEP)?;
+            let packed = pack_stored(&moving, self.state.next.pack);
+            self.move_in(&packed, &emptied, 0)?;
         }
     }
 
-    /// Moves what is alive in the first of these packs into new ones, in one transaction.
-    fn rewrite(&mut self, victims: &[(PackId, u64)]) -> Result<(), StoreError> {
+    /// What is alive in the first of these packs, up to about so many raw bytes, and the packs it was found in. Damaged
+    /// ones are left alone from now on.
+    fn take_out(&mut self, victims: &[(PackId, u64)], most: u64) -> Result<(Stored, Vec<PackId>), StoreError> {
         let (mut moving, mut emptied, mut raw) = (Vec::new(), Vec::new(), 0);
         for &(id, raw_len) in victims {
             let living = living(&self.sql, id)?;
-            let Some(space) = &mut self.space else { break };
+            let space = loaded(&mut self.space, &self.sql)?;
             match living {
                 // Everything the `data` table says is in it was found in it.
                 Some(living) if living.len() as u64 == space.blocks(id) => {
@@ -102,18 +128,34 @@ impl Writer {
                 _ => space.avoid(id),
             }
             raw += raw_len;
-            if raw >= REPACK_STEP {
+            if raw >= most {
                 break;
             }
         }
-        let packed = pack_stored(&moving, self.state.next.pack);
-        let moved = relocate(&mut self.sql, &mut self.space, &self.state, &packed, &emptied);
+        Ok((moving, emptied))
+    }
+
+    /// Puts these packs in the place of the emptied ones, in one transaction that also sets incompatible flags.
+    fn move_in(&mut self, packed: &[Packed], emptied: &[PackId], incompat: u64) -> Result<(), StoreError> {
+        let mut before = self.state.clone();
+        if !packed.is_empty() {
+            before.features[2] |= incompat;
+        }
+        let moved = relocate(&mut self.sql, &mut self.space, &before, packed, emptied);
         if moved.is_err() {
             self.space = None;
         }
         self.state = moved?;
         Ok(())
     }
+}
+
+/// What is alive of each pack, counted when it is not known.
+fn loaded<'s>(space: &'s mut Option<Space>, sql: &Connection) -> Result<&'s mut Space, StoreError> {
+    Ok(match space {
+        Some(space) => space,
+        None => space.insert(Space::load(sql)?),
+    })
 }
 
 /// Packs worth rewriting, with their raw length, in the order of their ids: those that are less than half alive, and
@@ -166,7 +208,7 @@ fn living(sql: &Connection, id: PackId) -> Result<Option<Stored>, StoreError> {
     Ok(Some(living))
 }
 
-/// The transaction of a rewrite. The superblock changes in its next pack id and in nothing else.
+/// The transaction of a rewrite. The superblock becomes what it was with another next pack id.
 fn relocate(
     sql: &mut Connection,
     space: &mut Option<Space>,

@@ -27,9 +27,15 @@ pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
 pub use journal::{Journal, JournalUsage, Omit, Opened, Recovery};
+pub use schema::FORMAT_VERSION;
 
 use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};
 use crate::format::{Counts, Digest};
+
+/// The version of the SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
 
 /// The one row that says what this database is and how far it got.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,16 +30,41 @@ impl Store {
             "SELECT {DENTRY}, {INODE} FROM dentry d LEFT JOIN inode i ON i.ino = d.ino
              WHERE d.parent = ?1 ORDER BY d.cookie"
         );
-        collect(&*self.pool.get()?, &query, ino, |row| {
-            let dentry = rows::dentry(row)?.of(ino)?;
-            if row.get_ref(DENTRY_COLUMNS)? == ValueRef::Null {
-                let name = dentry.name.escape_ascii();
-                let text = format!("dentry {ino}/\"{name}\": leads to inode {}, which is missing", dentry.ino);
-                return Err(StoreError::Damaged(text));
+        collect(&*self.pool.get()?, &query, ino, |row| entry(row, ino))
+    }
+
+    /// Whole directories behind one, as [`Store::directory`] has them, by inode number: some `rows` names altogether, or one
+    /// directory. Returns also after which to go on; `None` when there are no more. A directory of more than `rows` names is
+    /// passed over.
+    pub fn directories(&self, after: Ino, rows: usize) -> Result<(Vec<Directory>, Option<Ino>), StoreError> {
+        let query = format!(
+            "SELECT {DENTRY}, {INODE} FROM dentry d LEFT JOIN inode i ON i.ino = d.ino
+             WHERE d.parent > ?1 ORDER BY d.parent"
+        );
+        let sql = self.pool.get()?;
+        let mut query = sql.prepare_cached(&query)?;
+        let mut found = query.query([after.sql()])?;
+        let (mut all, mut taken, mut next) = (Vec::<Directory>::new(), 0, None);
+        while let Some(row) = found.next()? {
+            let parent = Ino(row.get::<_, i64>(0)?.cast_unsigned());
+            if all.last().is_none_or(|(ino, _)| *ino != parent) {
+                if taken >= rows {
+                    next = all.last().map(|(ino, _)| *ino);
+                    break;
+                }
+                all.push((parent, Vec::new()));
             }
-            let inode = rows::inode(row, DENTRY_COLUMNS)?.of(dentry.ino)?;
-            Ok((dentry, inode))
-        })
+            let Some((ino, entries)) = all.last_mut() else { break };
+            if entries.len() >= rows {
+                next = Some(*ino);
+                all.pop();
+                break;
+            }
+            entries.push(entry(row, *ino)?);
+            taken += 1;
+        }
+        all.iter_mut().for_each(|(_, entries)| entries.sort_unstable_by_key(|(dentry, _)| dentry.cookie));
+        Ok((all, next))
     }
 
     /// A directory that has a name for the inode. Looks at every name there is: for the rare who know nothing but a
@@ -86,6 +111,21 @@ impl Store {
         self.cache.put(&pack);
         Ok(Some(content))
     }
+}
+
+/// A directory's inode number, and what [`Store::directory`] has of it.
+pub type Directory = (Ino, Vec<(DentryRow, InodeRow)>);
+
+/// A name in directory `ino`, with the inode it leads to.
+fn entry(row: &Row<'_>, ino: Ino) -> Result<(DentryRow, InodeRow), StoreError> {
+    let dentry = rows::dentry(row)?.of(ino)?;
+    if row.get_ref(DENTRY_COLUMNS)? == ValueRef::Null {
+        let name = dentry.name.escape_ascii();
+        let text = format!("dentry {ino}/\"{name}\": leads to inode {}, which is missing", dentry.ino);
+        return Err(StoreError::Damaged(text));
+    }
+    let inode = rows::inode(row, DENTRY_COLUMNS)?.of(dentry.ino)?;
+    Ok((dentry, inode))
 }
 
 /// One inode, by its number.

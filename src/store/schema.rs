@@ -12,16 +12,19 @@ use crate::base::limits::DB_PAGE_SIZE;
 /// "SFS1": what `file(1)` and we recognise a session database by.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"SFS1");
 /// The format version: SQLite's `user_version`.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 /// Name of the hash in digests and data rows.
 pub(super) const HASH_ALGORITHM: &str = "xxh3-128";
 
-/// Feature flags this program knows. None exist yet.
+/// The incompatible flag of a database in which a pack may be larger than a commit makes them.
+pub(super) const COLD_PACKS: u64 = 1;
+
+/// Feature flags this program knows.
 pub(super) const KNOWN_COMPAT: u64 = 0;
 /// Unknown ones forbid writing.
 pub(super) const KNOWN_RO_COMPAT: u64 = 0;
 /// Unknown ones forbid opening.
-pub(super) const KNOWN_INCOMPAT: u64 = 0;
+pub(super) const KNOWN_INCOMPAT: u64 = COLD_PACKS;
 
 /// Rows of `txn` that are kept: a look back for people, hours of work deep.
 pub(super) const TXN_KEPT: u64 = 1_000;

@@ -212,7 +212,7 @@ pub(super) fn write(sql: &Connection, to: &Superblock) -> Result<(), StoreError>
         :compat, :ro_compat, :incompat,
         :next_ino, :next_data, :next_pack, :next_cookie, :next_seq, :bytes_limit, :inodes_limit,
         :inodes, :pieces, :files, :dirs, :bytes, :clean, :created_s, :created_ns, :active_s, :active_ns, :sum)
-        ON CONFLICT (id) DO UPDATE SET epoch = :epoch, txid = :txid, digest = :digest,
+        ON CONFLICT (id) DO UPDATE SET epoch = :epoch, txid = :txid, digest = :digest, feature_incompat = :incompat,
         next_ino = :next_ino, next_data = :next_data, next_pack = :next_pack, next_cookie = :next_cookie,
         next_seq = :next_seq, bytes_limit = :bytes_limit, inodes_limit = :inodes_limit, inodes = :inodes,
         pieces = :pieces, files = :files, dirs = :dirs, bytes = :bytes, clean = :clean,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // Outside of what clippy takes for a test: a panic is how a test fails.
 
 mod bad_input;
+mod config;
+mod doctor;
 mod ids;
 mod mount;
 mod resize;

@@ -60,6 +60,7 @@ impl Bench {
             .args(args)
             .env("SESSIONFS_STORE", self.store())
             .env_remove("SESSIONFS_LOG")
+            .env_remove("SESSIONFS_CONFIG")
             .current_dir(self.dir.path());
         command
     }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use super::doctor::check;
 use super::support::{BINARY, Bench, fuse, is_root, text};
 
 const NOBODY: &str = "65534";
@@ -10,6 +11,16 @@ const NOBODY: &str = "65534";
 /// Runs a script as an ordinary user in a mount namespace of its own; `device` is the mode of its /dev/fuse. None when
 /// this machine does not let ordinary users have namespaces.
 fn as_user(bench: &Bench, device: &str, script: &str) -> Option<Output> {
+    as_user_in(bench, device, "exec", script)
+}
+
+/// The same in another root directory, from which nobody gets namespaces: user_namespaces(7).
+fn as_user_without_namespaces(bench: &Bench, script: &str) -> Option<Output> {
+    bench.empty("root");
+    as_user_in(bench, "666", "mount --rbind / root && exec chroot root env -C $PWD", script)
+}
+
+fn as_user_in(bench: &Bench, device: &str, enter: &str, script: &str) -> Option<Output> {
     if !is_root() || !fuse() {
         eprintln!("SKIPPED: only root can become somebody else");
         return None;
@@ -23,7 +34,7 @@ fn as_user(bench: &Bench, device: &str, script: &str) -> Option<Output> {
     let setup = format!(
         "mknod fuse c 10 229 2>/dev/null; chmod {device} fuse && mount --bind fuse /dev/fuse && \
          mount -t tmpfs none /mnt && \
-         exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups env -u SESSIONFS_STORE HOME=$PWD PATH=$PWD:$PATH \
+         {enter} setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups env -u SESSIONFS_STORE HOME=$PWD PATH=$PWD:$PATH \
          sh -c \"$0\""
     );
     let output = Command::new("unshare")
@@ -126,4 +137,45 @@ fn mount_and_umount_work_through_the_helper() {
     let Some(output) = as_user(&bench, "666", script) else { return };
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).ends_with("x\n"));
+}
+
+#[test]
+fn the_doctor_knows_what_an_ordinary_user_has() {
+    let bench = Bench::new();
+    let Some(output) = as_user(&bench, "666", "sessionfs doctor --json") else { return };
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    if check(&report, "permission")["level"] != "ok" {
+        eprintln!("SKIPPED: ordinary users may not have namespaces here");
+        return;
+    }
+    assert!(check(&report, "permission")["text"].as_str().unwrap().contains("user namespace"), "{report:#}");
+    assert_eq!((report["works"].as_bool(), output.status.code()), (Some(true), Some(0)), "{report:#}");
+    let Some(output) = as_user(&bench, "600", "PATH=$HOME sessionfs doctor --json") else { return };
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(check(&report, "device")["fix"]["host"], "chmod 0666 /dev/fuse   # as root");
+    assert_eq!(check(&report, "helper")["level"], "warning", "{report:#}");
+    let left = std::fs::read_dir(bench.path(".local")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "it makes no store");
+}
+
+#[test]
+fn the_doctor_tries_a_mount_in_place_where_namespaces_are_refused() {
+    let bench = Bench::new();
+    let Some(output) =
+        as_user_without_namespaces(&bench, "sessionfs doctor --json; grep -c $HOME/.s /proc/self/mounts")
+    else {
+        return;
+    };
+    let mut answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    let report = answers.next().unwrap().unwrap();
+    let permission = check(&report, "permission");
+    assert!(permission["text"].as_str().unwrap().contains("not permitted"), "{report:#}");
+    assert_eq!(answers.next().unwrap().unwrap(), 0, "no mount is left");
+    let helped = Command::new("fusermount3").arg("-V").output().is_ok();
+    assert_eq!(permission["level"], if helped { "warning" } else { "failure" }, "{report:#}");
+    assert_eq!(report["works"], helped, "{report:#}");
+    if helped {
+        assert!(check(&report, "mount")["text"].as_str().unwrap().contains("mounted in place"), "{report:#}");
+    }
 }

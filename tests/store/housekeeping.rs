@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sessionfs::base::Ino;
-use sessionfs::base::limits::{BLOCK_SIZE, PACK_TARGET};
+use sessionfs::base::limits::{BLOCK_SIZE, COLD_PACK_MAX, COLD_PACK_MIN, PACK_RAW_MAX, PACK_TARGET};
 
 use crate::session::{PACK_BLOCKS, Session, bytes, sql};
 
@@ -86,6 +86,131 @@ fn the_small_packs_of_many_commits_are_merged() {
     housekeep(&mut session);
     assert_eq!(count(&session, "SELECT count(*) FROM pack"), 2);
     assert_eq!(session.everything(), all);
+}
+
+/// Packs everything that is loose, and says in how many steps.
+fn pack_cold(session: &mut Session) -> u64 {
+    let mut steps = 0;
+    while session.writer.pack_cold(Duration::from_millis(50)).unwrap() {
+        steps += 1;
+    }
+    session.assert_clean();
+    steps
+}
+
+fn pack_ids(session: &Session) -> String {
+    sql(&session.path(), "SELECT group_concat(id) FROM pack")
+}
+
+#[test]
+fn cold_packs_are_larger_and_are_made_once() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..40 * PACK_BLOCKS {
+        // Comes again after more than a pack of a commit.
+        session.write(file, index, &bytes(index % 20, BLOCK_SIZE));
+    }
+    let before = session.commit();
+    assert_eq!(before.features, [0; 3]);
+    assert_eq!(count(&session, "SELECT count(*) FROM pack"), 40);
+    let stored = count(&session, "SELECT sum(length(frame)) FROM pack");
+    let all = session.everything();
+    assert!(pack_cold(&mut session) >= 10);
+    assert_eq!(count(&session, "SELECT count(*) FROM pack"), 10);
+    let range = format!("SELECT count(*) FROM pack WHERE raw_len BETWEEN {COLD_PACK_MIN} AND {COLD_PACK_MAX}");
+    assert_eq!(count(&session, &range), 10);
+    let now = count(&session, "SELECT sum(length(frame)) FROM pack");
+    assert!(now < stored, "{stored} bytes, then {now}");
+    assert_eq!(session.everything(), all);
+    let after = session.store.superblock().unwrap();
+    assert_eq!((after.txid, after.digest, after.counts), (before.txid, before.digest, before.counts));
+    assert_eq!(after.features, [0, 0, 1], "an older program shall say that it does not know such packs");
+    // Quiet from here on, in this mount and in the next.
+    let ids = pack_ids(&session);
+    assert_eq!(pack_cold(&mut session), 0);
+    housekeep(&mut session);
+    let mut session = session.reopen();
+    assert_eq!(session.everything(), all);
+    assert_eq!(pack_cold(&mut session), 0);
+    assert_eq!(pack_ids(&session), ids);
+}
+
+#[test]
+fn too_little_for_a_cold_pack_and_what_does_not_compress_stay_as_they_are() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "text");
+    for index in 0..2 * PACK_BLOCKS {
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
+    }
+    session.commit();
+    let file = session.file(Ino::ROOT, "noise");
+    for index in 0..8 * PACK_BLOCKS {
+        session.write(file, index, &noise(index));
+    }
+    session.commit();
+    let ids = pack_ids(&session);
+    assert_eq!(pack_cold(&mut session), 0);
+    assert_eq!(pack_ids(&session), ids);
+    assert_eq!(session.store.superblock().unwrap().features, [0; 3]);
+}
+
+#[test]
+fn a_mostly_dead_cold_pack_is_rewritten_and_can_grow_cold_again() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..8 * PACK_BLOCKS {
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
+    }
+    session.commit();
+    pack_cold(&mut session);
+    assert_eq!(count(&session, "SELECT count(*) FROM pack"), 2);
+    for index in (0..8 * PACK_BLOCKS).filter(|index| index % 4 != 0) {
+        session.write(file, index, &bytes(1_000 + index, BLOCK_SIZE));
+    }
+    session.commit();
+    let all = session.everything();
+    housekeep(&mut session);
+    assert_eq!(count(&session, &format!("SELECT count(*) FROM pack WHERE raw_len > {PACK_RAW_MAX}")), 0);
+    pack_cold(&mut session);
+    assert_eq!(count(&session, "SELECT count(*) FROM pack"), 2);
+    assert_eq!(session.everything(), all);
+    assert_eq!(session.reopen().everything(), all);
+}
+
+#[test]
+fn a_crash_between_two_steps_leaves_everything_and_the_rest_is_done_later() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..12 * PACK_BLOCKS {
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
+    }
+    session.commit();
+    let all = session.everything();
+    for left in [9, 6, 3] {
+        assert!(session.writer.pack_cold(Duration::ZERO).unwrap());
+        let mut copy = Session::open(session.crashed());
+        assert_eq!(count(&copy, "SELECT count(*) FROM pack"), left);
+        copy.assert_clean();
+        assert_eq!(copy.everything(), all);
+        pack_cold(&mut copy);
+        assert_eq!(count(&copy, "SELECT count(*) FROM pack"), 3);
+        assert_eq!(copy.everything(), all);
+    }
+}
+
+#[test]
+fn a_damaged_pack_is_not_packed_again() {
+    let mut session = Session::new();
+    let file = session.file(Ino::ROOT, "file");
+    for index in 0..8 * PACK_BLOCKS {
+        session.write(file, index, &bytes(index, BLOCK_SIZE));
+    }
+    session.commit();
+    let hurt = "UPDATE pack SET frame = CAST(substr(frame, 1, 99) || x'00' || substr(frame, 101) AS BLOB) WHERE id = 3";
+    sql(&session.path(), hurt);
+    while session.writer.pack_cold(Duration::from_millis(50)).unwrap() {}
+    assert_eq!(count(&session, "SELECT count(*) FROM pack WHERE id = 3"), 1);
+    assert_eq!(count(&session, "SELECT count(*) FROM data WHERE pack = 3"), PACK_BLOCKS);
 }
 
 #[test]

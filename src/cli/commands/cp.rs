@@ -23,8 +23,7 @@ pub fn cp(context: &Context, from: &OsStr, to: &OsStr, size: Option<Size>, inode
         }
         (None, Some(_)) => {
             let (id, path) = target(context, to.as_bytes())?;
-            let create =
-                OpenOptions { bytes_limit: size.map(|size| size.0), inodes_limit: inodes, ..OpenOptions::default() };
+            let create = context.open_options(size, inodes);
             into(context, Path::new(from), &id, &path, create)?
         }
         (Some(_), Some(_)) => {

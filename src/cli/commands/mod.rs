@@ -2,6 +2,7 @@
 
 pub mod cat;
 pub mod check;
+pub mod config;
 pub mod cp;
 pub mod discard;
 pub mod export;

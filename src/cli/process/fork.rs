@@ -1,10 +1,15 @@
 //! Forking the server off.
 
-use std::io::{self, BufReader, PipeReader, PipeWriter};
+use std::io::{self, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::messages::Message;
 use super::server::{Plan, serve};
+use super::signals::{poll, send};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
@@ -56,6 +61,48 @@ fn child(context: &Context, plan: &Plan, mut to_parent: PipeWriter, parent_alive
             code
         }
     }
+}
+
+/// Does something in a process of its own, whose namespaces and the like end with it. This process must have one thread.
+/// A child that has not ended in time is killed, and not waited for: it may wait for a mount that hangs.
+pub fn in_child<T: Serialize + DeserializeOwned>(
+    patience: Duration,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (mut result, mut to_parent) = io::pipe().map_err(Failure::io("pipe"))?;
+    // SAFETY: this process has a single thread (see above), so the child may go on like any other program.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return Err(Failure::io("fork")(io::Error::last_os_error())),
+        0 => {
+            // Nothing may unwind, or return, into the code that belongs to the parent.
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let done = done.unwrap_or_else(|_| Err(Failure::new(Exit::Failure, "internal error")));
+            let text = serde_json::to_vec(&done).unwrap_or_default();
+            let told = to_parent.write_all(&text);
+            // SAFETY: ends the process at once, without what the parent would have done at its own end.
+            unsafe { libc::_exit(i32::from(told.is_err())) }
+        }
+        pid => pid,
+    };
+    drop(to_parent);
+    let until = Instant::now() + patience;
+    let mut text = Vec::new();
+    loop {
+        let left = i32::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i32::MAX);
+        if !poll(&[result.as_raw_fd()], left).map_err(Failure::io("waiting"))?[0] {
+            send(pid, libc::SIGKILL);
+            let text = format!("not done in {} s: process {pid} is given up", patience.as_secs());
+            return Err(Failure::new(Exit::ServerDied, text));
+        }
+        let mut part = [0; 4096];
+        match result.read(&mut part).map_err(Failure::io("waiting"))? {
+            0 => break,
+            read => text.extend_from_slice(&part[..read]),
+        }
+    }
+    let status = wait(pid).ok();
+    let died = |_| Failure::new(Exit::ServerDied, format!("the process that tried it died ({})", obituary(status)));
+    serde_json::from_slice::<Result<T, Failure>>(&text).map_err(died)?
 }
 
 /// Away from the terminal, its signals, and every file of who started us.

@@ -35,6 +35,11 @@ pub struct Ready {
     pub dirs: u64,
     pub bytes: u64,
     pub digest: String,
+    /// How its requests come: `uring` or `device`.
+    pub transport: String,
+    /// The version of the protocol that the kernel speaks, and what it does not have of what we ask for.
+    pub fuse: String,
+    pub lacks: Vec<String>,
     /// What else its user should know.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub warning: Option<String>,

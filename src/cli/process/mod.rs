@@ -15,7 +15,9 @@ mod preflight;
 mod run;
 mod server;
 mod signals;
+mod trial;
 mod writeback;
 
 pub use mount::mount;
 pub use run::run;
+pub use trial::{Attempt, MOUNTPOINT, Worked, attempt};

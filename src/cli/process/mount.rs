@@ -1,7 +1,5 @@
 //! `mount`: a server in the background, or this process itself.
 
-use std::path::Path;
-
 use super::fork::{Child, fork_server, obituary, wait};
 use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
@@ -15,28 +13,27 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
 
-const DEFAULT: &str = "/mnt/workspace";
-
 pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
-    let ids = id_maps(&args.opening)?;
+    let config = context.config();
+    let ids = id_maps(context, &args.opening)?;
     let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     let mountpoint = match &args.mountpoint {
         Some(path) => prepare(path, Missing::Refuse)?,
-        None => prepare(Path::new(DEFAULT), Missing::Make)?,
+        None => prepare(&config.mount, Missing::Make)?,
     };
     let plan = Plan {
         id,
         command: "mount",
-        options: open_options(&args.opening, &ids),
+        options: open_options(context, &args.opening, &ids),
         ephemeral,
         ids,
         existing: args.opening.existing,
         mountpoint,
-        allow_other: args.opening.allow_other,
-        transport: args.opening.transport,
+        allow_other: args.opening.allow_other.unwrap_or(config.allow_other),
+        transport: args.opening.transport.unwrap_or(config.transport),
         ends_with_parent: false,
         foreground: args.foreground,
     };

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::fixes;
 
 /// Moves this process, which must have one thread, into a mount namespace that nobody else sees. Who may not make
 /// one gets it in a user namespace of their own, in which every id keeps its number: so the session stores the same
@@ -47,12 +48,5 @@ fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
 
 fn refused(error: &io::Error) -> Failure {
     let failure = Failure::new(Exit::MountNotPermitted, format!("a private mount namespace is not permitted: {error}"));
-    // The limit of namespaces says ENOSPC; the distributions' switches, and seccomp, say EPERM.
-    match error.raw_os_error() {
-        Some(libc::ENOSPC) => failure.hint("sysctl user.max_user_namespaces=15000   # as root"),
-        _ => failure.hint(
-            "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0   # as root; \
-             in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined ...",
-        ),
-    }
+    failure.hint(fixes::namespace(error.raw_os_error()).hint())
 }

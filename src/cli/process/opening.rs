@@ -5,15 +5,20 @@ use crate::cli::access::caller;
 use crate::cli::args::Opening;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::output::Context;
 use crate::fs::Globs;
 use crate::session::{OpenOptions, SessionError};
 
-/// The maps of ids, if they are maps.
-pub fn id_maps(opening: &Opening) -> Result<IdMaps, Failure> {
-    let map = |option: &str, ranges: &[IdRange]| {
-        IdMap::new(ranges).map_err(|error| Failure::new(Exit::Usage, format!("{option}: {error}")))
+/// The maps of ids, if they are maps; those of the settings where none are given.
+pub fn id_maps(context: &Context, opening: &Opening) -> Result<IdMaps, Failure> {
+    let config = context.config();
+    let map = |option: &str, given: &[IdRange], set: &[IdRange]| {
+        IdMap::new(if given.is_empty() { set } else { given })
+            .map_err(|error| Failure::new(Exit::Usage, format!("{option}: {error}")))
     };
-    Ok(IdMaps { users: map("--map-uid", &opening.map_uid)?, groups: map("--map-gid", &opening.map_gid)? })
+    let users = map("--map-uid", &opening.map_uid, &config.map_uid)?;
+    let groups = map("--map-gid", &opening.map_gid, &config.map_gid)?;
+    Ok(IdMaps { users, groups })
 }
 
 /// The patterns of what is not kept, where they are given; checked.
@@ -29,12 +34,8 @@ pub fn ephemeral(opening: &Opening) -> Result<Option<Vec<String>>, Failure> {
 }
 
 /// What the session is opened with. A new one belongs to who asks for it, seen through the maps.
-pub fn open_options(opening: &Opening, ids: &IdMaps) -> OpenOptions {
+pub fn open_options(context: &Context, opening: &Opening, ids: &IdMaps) -> OpenOptions {
     let caller = caller();
-    OpenOptions {
-        bytes_limit: opening.size.map(|size| size.0),
-        inodes_limit: opening.inodes,
-        owner: Some((ids.users.stored(caller.uid), ids.groups.stored(caller.gid))),
-        ..OpenOptions::default()
-    }
+    let owner = Some((ids.users.stored(caller.uid), ids.groups.stored(caller.gid)));
+    OpenOptions { owner, ..context.open_options(opening.size, opening.inodes) }
 }

@@ -9,6 +9,7 @@ use super::super::failure::Failure;
 use crate::base::SessionId;
 use crate::cli::access::is_leaving;
 use crate::cli::exit::Exit;
+use crate::cli::fixes;
 use crate::cli::output::Context;
 use crate::fuse::MountError;
 use crate::session::SessionError;
@@ -16,8 +17,6 @@ use crate::session::SessionError;
 /// How long a mount waits for a session whose last user is about to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
-
-const DOCKER: &str = "docker run --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined ...";
 
 /// Finds what would fail anyway, before a namespace, a directory or a process is made for it.
 pub fn check(context: &Context, id: &SessionId, existing: bool) -> Result<(), Failure> {
@@ -31,35 +30,23 @@ pub fn check(context: &Context, id: &SessionId, existing: bool) -> Result<(), Fa
         }
         std::thread::sleep(PAUSE);
     }
-    // Opened and closed again: a connection begins only with the mount.
+    device()
+}
+
+/// Whether `/dev/fuse` can be opened. It is closed again: a connection begins only with the mount.
+pub fn device() -> Result<(), Failure> {
     OpenOptions::new().read(true).write(true).open("/dev/fuse").map(drop).map_err(|error| no_fuse(&error))
 }
 
 fn no_fuse(error: &io::Error) -> Failure {
-    match error.raw_os_error() {
-        Some(libc::ENOENT) => {
-            Failure::new(Exit::NoFuse, "there is no /dev/fuse: the kernel has no FUSE, or this container hides it")
-                .hint(format!("modprobe fuse   # in a container: {DOCKER}"))
-        }
-        Some(libc::ENODEV | libc::ENXIO) => {
-            Failure::new(Exit::NoFuse, format!("/dev/fuse: {error}: the kernel has no FUSE")).hint("modprobe fuse")
-        }
-        Some(libc::EPERM) => {
-            // The device cgroup of a container says EPERM, the mode of the file EACCES.
-            Failure::new(Exit::NoFuse, format!("/dev/fuse may not be opened: {error}")).hint(DOCKER)
-        }
-        _ => Failure::new(Exit::NoFuse, format!("/dev/fuse may not be opened: {error}"))
-            .hint("chmod 0666 /dev/fuse   # as root"),
-    }
+    let errno = error.raw_os_error();
+    Failure::new(Exit::NoFuse, fixes::no_device(error)).hint(fixes::device(errno).hint())
 }
 
 /// A mount that failed.
 pub fn mount_failure(mountpoint: &Path, error: &io::Error) -> Failure {
     let at = mountpoint.display();
-    let not_permitted = |text: String| {
-        Failure::new(Exit::MountNotPermitted, text)
-            .hint(format!("apt-get install fuse3   # as root, for ordinary users; in a container: {DOCKER}"))
-    };
+    let not_permitted = |text: String| Failure::new(Exit::MountNotPermitted, text).hint(fixes::helper().hint());
     match error.get_ref().and_then(|inner| inner.downcast_ref::<MountError>()) {
         Some(MountError::NoDevice) => no_fuse(&io::Error::from_raw_os_error(libc::ENOENT)),
         Some(MountError::Device(error)) => no_fuse(error),
@@ -71,8 +58,7 @@ pub fn mount_failure(mountpoint: &Path, error: &io::Error) -> Failure {
             Failure::new(Exit::MountNotPermitted, error.to_string()).hint("sessionfs mount --transport auto …")
         }
         Some(MountError::Helper(text)) if text.contains("allow_other") => {
-            Failure::new(Exit::MountNotPermitted, text.clone())
-                .hint("echo user_allow_other >> /etc/fuse.conf   # as root")
+            Failure::new(Exit::MountNotPermitted, text.clone()).hint(fixes::allow_other().hint())
         }
         Some(MountError::Helper(text)) => not_permitted(format!("mounting at {at}: {text}")),
         _ if error.raw_os_error() == Some(libc::EPERM) => not_permitted(format!("mounting at {at}: {error}")),

@@ -31,7 +31,8 @@ const FORWARDED: [i32; 7] =
 
 pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
-    let ids = id_maps(&args.opening)?;
+    let config = context.config();
+    let ids = id_maps(context, &args.opening)?;
     let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
@@ -39,13 +40,13 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let plan = Plan {
         id,
         command: "run",
-        options: open_options(&args.opening, &ids),
+        options: open_options(context, &args.opening, &ids),
         ephemeral,
         ids,
         existing: args.opening.existing,
-        mountpoint: prepare(&args.mount, Missing::MakeInNamespace)?,
-        allow_other: args.opening.allow_other,
-        transport: args.opening.transport,
+        mountpoint: prepare(args.mount.as_ref().unwrap_or(&config.mount), Missing::MakeInNamespace)?,
+        allow_other: args.opening.allow_other.unwrap_or(config.allow_other),
+        transport: args.opening.transport.unwrap_or(config.transport),
         ends_with_parent: true,
         foreground: false,
     };
@@ -68,7 +69,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         command: 0,
         command_status: None,
         server_ended: None,
-        grace: Duration::from_secs(args.grace),
+        grace: Duration::from_secs(args.grace.unwrap_or(config.grace)),
     };
     match spawn(&args, &ready, before) {
         Ok(pid) => supervisor.command = pid,

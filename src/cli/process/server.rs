@@ -118,7 +118,11 @@ pub fn serve(
         }
     };
     if let Some(ready) = ready {
-        announce(plan, &session, state, ready);
+        announce(plan, &session, state, &serving.mounted, ready);
+    }
+    let fs = Arc::clone(session.fs());
+    if let Err(error) = std::thread::Builder::new().name("warm".to_owned()).spawn(move || fs.warm()) {
+        log::debug!("nothing is loaded ahead: {error}");
     }
     serving.until_stopped(&session)
 }
@@ -175,7 +179,14 @@ fn state_of(plan: &Plan, session: &Session) -> Result<(StopReport, Option<String
     Ok((StopReport::of(&plan.id, &superblock), warning))
 }
 
-fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<String>), to: &mut PipeWriter) {
+fn announce(
+    plan: &Plan,
+    session: &Session,
+    (now, warning): (StopReport, Option<String>),
+    mounted: &Mounted,
+    to: &mut PipeWriter,
+) {
+    let (fuse, lacks) = mounted.protocol();
     Message::Ready(Ready {
         session: now.session,
         mountpoint: plan.mountpoint.clone(),
@@ -186,6 +197,9 @@ fn announce(plan: &Plan, session: &Session, (now, warning): (StopReport, Option<
         dirs: now.dirs,
         bytes: now.bytes,
         digest: now.digest,
+        transport: mounted.transport().to_string(),
+        fuse,
+        lacks,
         warning,
     })
     .send(to);

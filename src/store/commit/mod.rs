@@ -10,7 +10,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use self::apply::Apply;
 use self::packing::pack;
-pub(super) use self::packing::{Packed, pack_stored};
+pub(super) use self::packing::{Packed, pack_cold, pack_stored};
 pub(super) use self::space::{Space, drop_dead_packs};
 pub(super) use self::statements::Statements;
 use super::{NextIds, StoreError, Superblock, Writer, read, superblock};

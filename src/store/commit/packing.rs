@@ -4,13 +4,10 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::base::limits::{PACK_LEVEL, PACK_TARGET};
+use crate::base::limits::{COLD_PACK_LEVEL, PACK_BLOCKS, PACK_LEVEL, PACK_TARGET};
 use crate::base::{DataId, PackId, failpoint};
 use crate::format::{PackBuilder, content_hash, content_len};
 use crate::store::rows::Place;
-
-/// The most blocks in a pack. Reached by files of a few bytes, whose directory would outgrow their content.
-pub(super) const PACK_BLOCKS: usize = 4_096;
 
 /// One block's content, waiting to be packed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +38,12 @@ pub(in crate::store) struct Packed {
 /// Packs content again that was stored before.
 pub(in crate::store) fn pack_stored(stored: &[(DataId, Vec<u8>)], first: PackId) -> Vec<Packed> {
     pack(stored.iter().map(|(id, bytes)| Item::new(*id, bytes)).collect(), first, PACK_LEVEL)
+}
+
+/// Packs content that was stored before into one pack, on this thread, as small as it will get.
+pub(in crate::store) fn pack_cold(stored: &[(DataId, Vec<u8>)], id: PackId) -> Packed {
+    let items: Vec<_> = stored.iter().map(|(id, bytes)| Item::new(*id, bytes)).collect();
+    encode(id, &items, COLD_PACK_LEVEL)
 }
 
 /// Packs all items in their order; the first pack gets the id `first`, the others follow.

@@ -4,17 +4,14 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Statements;
-use super::packing::PACK_BLOCKS;
-use crate::base::limits::{PACK_MAX, PACK_TARGET};
+use crate::base::limits::{COLD_PACK_MAX, COLD_PACK_MIN, PACK_BLOCKS, PACK_RAW_MAX, PACK_TARGET};
 use crate::base::{DataId, Map, PackId, Set};
+use crate::format::Codec;
 use crate::store::StoreError;
 use crate::store::rows::Place;
 
 /// Bytes that a block's entry in the directory of its pack takes.
 const ENTRY: u64 = 12;
-
-/// The most raw bytes a pack of ours has.
-const PACK_RAW_MAX: u64 = PACK_MAX as u64 + PACK_BLOCKS as u64 * ENTRY;
 
 /// What of a pack is alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +38,8 @@ impl Live {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Space {
     packs: Map<PackId, Live>,
-    /// Raw lengths that were asked for already.
-    raw_lens: Map<PackId, u64>,
+    /// Codecs and raw lengths that were asked for already.
+    shapes: Map<PackId, (i64, u64)>,
     /// Packs that cannot be rewritten, because something in them is damaged.
     avoided: Set<PackId>,
 }
@@ -86,7 +83,7 @@ impl Space {
     /// Says that nothing is alive in a pack: it died, or all of it was moved.
     pub fn forget(&mut self, pack: PackId) {
         self.packs.remove(&pack);
-        self.raw_lens.remove(&pack);
+        self.shapes.remove(&pack);
     }
 
     /// Blocks alive in a pack.
@@ -101,20 +98,51 @@ impl Space {
 
     /// Packs with so little alive that rewriting could pay.
     pub fn candidates(&self) -> Vec<(PackId, Live)> {
-        let worth = |id: &PackId, live: &Live| live.raw() * 2 < PACK_RAW_MAX && !self.avoided.contains(id);
+        let worth = |id: &PackId, live: &Live| live.raw() * 2 < COLD_PACK_MAX && !self.avoided.contains(id);
         self.packs.iter().filter(|(id, live)| worth(id, live)).map(|(&id, &live)| (id, live)).collect()
     }
 
     /// Raw bytes of a pack, dead ones included; `None`: there is no such pack.
     pub fn raw_len(&mut self, sql: &Connection, id: PackId) -> Result<Option<u64>, StoreError> {
-        if let Some(&known) = self.raw_lens.get(&id) {
+        Ok(self.shape(sql, id)?.map(|(_, raw_len)| raw_len))
+    }
+
+    /// Its codec, as its row says, and its raw bytes.
+    fn shape(&mut self, sql: &Connection, id: PackId) -> Result<Option<(i64, u64)>, StoreError> {
+        if let Some(&known) = self.shapes.get(&id) {
             return Ok(Some(known));
         }
-        let mut query = sql.prepare_cached("SELECT raw_len FROM pack WHERE id = ?1")?;
-        let found: Option<i64> = query.query_row([id.sql()], |row| row.get(0)).optional()?;
-        let found = found.and_then(|len| u64::try_from(len).ok());
-        self.raw_lens.extend(found.map(|len| (id, len)));
+        let mut query = sql.prepare_cached("SELECT codec, raw_len FROM pack WHERE id = ?1")?;
+        let found: Option<(i64, i64)> = query.query_row([id.sql()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found = found.and_then(|(codec, len)| Some((codec, u64::try_from(len).ok()?)));
+        self.shapes.extend(found.map(|shape| (id, shape)));
         Ok(found)
+    }
+
+    /// The first packs, in the order of their ids, that commits have made and that fill a cold pack together, with
+    /// their raw lengths; none when all that are left would not. A pack that did not compress stays as it is.
+    ///
+    /// The order is that of the commits, and within each that of directories and names, so neighbours stay neighbours.
+    pub fn loose(&mut self, sql: &Connection) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let mut ids: Vec<PackId> = self.packs.keys().copied().filter(|id| !self.avoided.contains(id)).collect();
+        ids.sort_unstable();
+        let (mut loose, mut raw) = (Vec::new(), 0);
+        for id in ids {
+            let Some((codec, raw_len)) = self.shape(sql, id)? else { continue };
+            if codec == Codec::Raw as i64 || raw_len > PACK_RAW_MAX {
+                continue;
+            }
+            let live = self.packs.get(&id).map_or(0, |live| live.raw());
+            if raw + live > COLD_PACK_MAX {
+                break;
+            }
+            raw += live;
+            loose.push((id, raw_len));
+        }
+        if raw < COLD_PACK_MIN {
+            loose.clear();
+        }
+        Ok(loose)
     }
 }
 
