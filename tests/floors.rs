@@ -24,6 +24,7 @@ const HOMES: &[(&str, &str)] = &[
     ("libsqlite3_sys", "store"),
     ("zstd", "format"),
     ("xxhash_rust", "format"),
+    ("globset", "fs"),
     ("tar", "session"),
     ("jiff", "session"),
     ("clap", "cli"),

@@ -19,6 +19,8 @@ mod fanotify;
 mod files;
 #[path = "mount/harness.rs"]
 mod harness;
+#[path = "mount/lanes.rs"]
+mod lanes;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
 #[path = "mount/locks.rs"]

@@ -39,7 +39,7 @@ pub fn reach(context: &Context, id: &SessionId, command: &str, create: Option<Op
                 Err(error) => Failure::of_control(id.as_str(), error),
             },
             _ => match context.store.lock(id, create.is_none(), &Holder::current(command, None)) {
-                Ok(locked) => return Ok(Access::Ours(Box::new(locked.open(&create.unwrap_or_default())?))),
+                Ok(locked) => return Ok(Access::Ours(Box::new(locked.open(&create.clone().unwrap_or_default())?))),
                 Err(error @ SessionError::InUse { .. }) => error.into(),
                 Err(error) => return Err(error.into()),
             },

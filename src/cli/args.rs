@@ -78,6 +78,10 @@ pub struct Opening {
     /// ID.before-V), keep (nothing), or reset (begins empty, and what was there is removed) [default: checkpoint]
     #[arg(long, value_name = "POLICY", requires = "runtime_version", value_parser = policy())]
     pub on_version_change: Option<Policy>,
+    /// Directories whose content is not kept and does not count against the cap, for example target/ (anywhere) or
+    /// /web/dist/ (from the root); may be repeated. Replaces what the session was told before; none: all is kept
+    #[arg(long, value_name = "GLOB")]
+    pub ephemeral: Vec<String>,
     /// Users whose id is another in the session: HOST here is SESSION there, and COUNT - 1 after each; may be repeated.
     /// Ids whose place is taken by that change places with it, so 1000:0 makes root's files there yours, and back
     #[arg(long, value_name = "HOST:SESSION[:COUNT]", value_delimiter = ',')]
@@ -108,6 +112,7 @@ fn policy() -> impl TypedValueParser<Value = Policy> {
   sessionfs run --size 4G --mount /workspace demo -- cargo test
   sessionfs run --existing --expect package.json demo -- npm test
   sessionfs run --runtime-version 2.1 demo -- ./agent
+  sessionfs run --ephemeral target/ --ephemeral node_modules/ demo -- make
   sessionfs run demo -- bash
 
 The command runs with the workspace as its directory, in a mount namespace of its own: nobody else sees the mount.

@@ -84,7 +84,7 @@ impl From<SessionError> for Failure {
             },
             SessionError::Database { source, .. } => of_store(source),
             SessionError::Incomplete { .. } => Exit::ResumeIncomplete,
-            SessionError::Limit { .. } => Exit::Usage,
+            SessionError::Limit { .. } | SessionError::Ephemeral(_) => Exit::Usage,
         };
         Failure { exit, message: error.to_string(), hint: error.hint() }
     }

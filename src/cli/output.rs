@@ -61,6 +61,7 @@ impl Context {
             inodes_limit: inodes,
             new_caps: Some((config.size.0, config.inodes)),
             owner: None,
+            ephemeral: Vec::new(),
         }
     }
 

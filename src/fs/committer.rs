@@ -333,7 +333,8 @@ impl Core {
         self.end_committer(false)
     }
 
-    /// Ends without a commit, as the death of this process would. For tests of what survives.
+    /// Ends without a commit, as the death of this process would. For what is not to be kept, and for tests of what
+    /// survives.
     pub fn abandon(&self) {
         // The outcome is an error by design: nothing was saved.
         let _ = self.end_committer(true);

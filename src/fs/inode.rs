@@ -119,6 +119,11 @@ impl Dir {
         self.entries.get(name).copied()
     }
 
+    /// What a directory or file in here is called; of several names any.
+    pub fn name_of(&self, ino: Ino) -> Option<&Name> {
+        self.entries.iter().find(|(_, entry)| entry.ino == ino).map(|(name, _)| name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

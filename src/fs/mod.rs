@@ -3,7 +3,8 @@
 //! One lock guards all metadata ([`state`]); the store is read outside it ([`load`]). An operation edits under the lock,
 //! is in the journal before its caller is told, and waits in a transaction ([`sealed`]) for the one thread that commits
 //! ([`committer`]). The operations stand by family: [`names`], [`rename`], [`attr`], [`data`], [`allocate`],
-//! [`copy`], [`xattr`]. What callers have is a [`view`], which translates ids where a mount says so.
+//! [`copy`], [`xattr`]. What callers have is a [`view`], which translates ids where a mount says so, and goes by way of
+//! [`lanes`], which knows what is the session's and what on [`scratch`].
 
 mod acl;
 mod allocate;
@@ -13,12 +14,15 @@ mod committer;
 mod copy;
 mod create;
 mod data;
+mod globs;
 mod inode;
+mod lanes;
 mod load;
 mod names;
 mod readdir;
 mod rename;
 mod resize;
+mod scratch;
 mod sealed;
 mod state;
 mod types;
@@ -33,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+pub use self::globs::{GlobError, Globs};
 use self::inode::Inode;
 use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{

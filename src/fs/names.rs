@@ -5,7 +5,7 @@ use super::inode::{Dir, Entry, Inode};
 use super::state::{Op, State, Step};
 use super::types::Attr;
 use crate::base::limits::{DENTRY_COST, LINK_MAX, NAME_MAX, attached_pieces, pieces};
-use crate::base::{Cookie, Errno, Ino, Name};
+use crate::base::{Cookie, Errno, FileKind, Ino, Name};
 use crate::format::{Change, DentryRow};
 
 /// Checks a name that is to be looked up or made.
@@ -150,6 +150,32 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Where a name leads, without a reference.
+    pub(super) fn peek(&self, parent: Ino, name: &[u8]) -> Result<Option<(Ino, FileKind)>, Errno> {
+        self.look(|look| Ok(look.entry(parent, name)?.map(|entry| (entry.ino, entry.kind))))
+    }
+
+    /// The directory that a directory is in.
+    pub(super) fn parent(&self, dir: Ino) -> Result<Ino, Errno> {
+        self.look(|look| Ok(look.inode(dir)?.dir().ok_or(Errno::NotDir)?.parent))
+    }
+
+    /// Where a directory is: without slashes around it, empty for the root. ENOENT when it has no name any more. It costs a
+    /// look through each directory above it.
+    pub(super) fn path(&self, dir: Ino) -> Result<Vec<u8>, Errno> {
+        self.look(|look| {
+            let (mut names, mut at) = (Vec::new(), dir);
+            while at != Ino::ROOT {
+                let parent = look.inode(at)?.dir().ok_or(Errno::NotDir)?.parent;
+                let (_, above) = look.dir(parent)?;
+                names.push(above.name_of(at).ok_or(Errno::NoEnt)?.as_ref());
+                at = parent;
+            }
+            names.reverse();
+            Ok(names.join(&b'/'))
+        })
     }
 
     /// Gives a file one more name.

@@ -6,17 +6,20 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::attr::CAPABILITY;
-use super::types::{Attr, Caller, DirEntry, SetAttr, WriteFlags, XattrMode};
-use super::{Core, acl};
+use super::lanes::Lanes;
+use super::scratch::Scratch;
+use super::types::{Attr, Caller, DirEntry, RenameMode, Seek, SetAttr, WriteFlags, XattrMode};
+use super::{Core, Globs, acl};
 use crate::base::{Cookie, Errno, IdMaps, Ino};
-use crate::store::{Opened, StoreError};
+use crate::store::{Opened, StoreError, Superblock};
 
-/// A running session, seen through a map of ids. What is not here is [`Core`]'s own.
+/// A running session, seen through a map of ids, with its ephemeral lane if it has one. What is not here is [`Core`]'s own,
+/// and about the session alone.
 ///
 /// What a caller may do beyond others is asked of the id that this host knows it by: root is who is root here.
 #[derive(Debug)]
 pub struct Fs {
-    core: Arc<Core>,
+    lanes: Lanes,
     ids: IdMaps,
 }
 
@@ -24,7 +27,7 @@ impl Deref for Fs {
     type Target = Core;
 
     fn deref(&self) -> &Core {
-        &self.core
+        &self.lanes.kept
     }
 }
 
@@ -36,12 +39,20 @@ const ROOT_ID: std::ops::Range<usize> = 20..24;
 impl Fs {
     /// Starts serving a session, with the ids as they are stored.
     pub fn start(opened: Opened) -> Result<Arc<Fs>, StoreError> {
-        Ok(Arc::new(Fs { core: Core::start(opened)?, ids: IdMaps::default() }))
+        Ok(Arc::new(Fs { lanes: Lanes { kept: Core::start(opened)?, scratch: None }, ids: IdMaps::default() }))
+    }
+
+    /// The same, with the content of the directories that `globs` match in `scratch`, a session database that is new.
+    pub fn start_with_lane(opened: Opened, globs: Globs, scratch: Opened) -> Result<Arc<Fs>, StoreError> {
+        let epoch = opened.store.superblock()?.epoch;
+        scratch.writer.never_sync()?;
+        let scratch = Some(Arc::new(Scratch::start(scratch, globs, epoch)?));
+        Ok(Arc::new(Fs { lanes: Lanes { kept: Core::start(opened)?, scratch }, ids: IdMaps::default() }))
     }
 
     /// The same session with other ids.
     pub fn mapped(&self, ids: IdMaps) -> Arc<Fs> {
-        Arc::new(Fs { core: Arc::clone(&self.core), ids })
+        Arc::new(Fs { lanes: self.lanes.clone(), ids })
     }
 
     fn shown(&self, attr: Attr) -> Attr {
@@ -61,12 +72,12 @@ impl Fs {
     /// [`Core::write`]
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, Errno> {
         let kill_priv = flags.kill_priv.map(|group| self.ids.groups.stored(group));
-        self.core.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags })
+        self.lanes.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags })
     }
 
     /// [`Core::fallocate`]
     pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
-        self.core.fallocate(&self.member(caller), ino, mode, offset, length)
+        self.lanes.fallocate(&self.member(caller), ino, mode, offset, length)
     }
 
     /// [`Core::copy_range`]
@@ -79,24 +90,24 @@ impl Fs {
         to_at: u64,
         length: u64,
     ) -> Result<u64, Errno> {
-        self.core.copy_range(&self.member(caller), from, from_at, to, to_at, length)
+        self.lanes.copy_range(&self.member(caller), from, from_at, to, to_at, length)
     }
 
     /// [`Core::lookup`]
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.core.lookup(parent, name).map(|attr| self.shown(attr))
+        self.lanes.lookup(parent, name).map(|attr| self.shown(attr))
     }
 
     /// [`Core::getattr`]
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        self.core.getattr(ino).map(|attr| self.shown(attr))
+        self.lanes.getattr(ino).map(|attr| self.shown(attr))
     }
 
     /// [`Core::setattr`]
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
         let uid = set.uid.map(|uid| self.ids.users.stored(uid));
         let gid = set.gid.map(|gid| self.ids.groups.stored(gid));
-        self.core.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
+        self.lanes.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
     }
 
     /// [`Core::readdir`]
@@ -107,7 +118,7 @@ impl Fs {
         plus: bool,
         entry: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<(), Errno> {
-        self.core.readdir(ino, from, plus, &mut |found| {
+        self.lanes.readdir(ino, from, plus, &mut |found| {
             let attr = found.attr.map(|attr| self.shown(attr));
             entry(&DirEntry { attr, ..*found })
         })
@@ -115,32 +126,32 @@ impl Fs {
 
     /// [`Core::mknod`]
     pub fn mknod(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32, rdev: u32) -> Result<Attr, Errno> {
-        self.core.mknod(&self.maker(caller), parent, name, mode, rdev).map(|attr| self.shown(attr))
+        self.lanes.mknod(&self.maker(caller), parent, name, mode, rdev).map(|attr| self.shown(attr))
     }
 
     /// [`Core::mkdir`]
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr, Errno> {
-        self.core.mkdir(&self.maker(caller), parent, name, mode).map(|attr| self.shown(attr))
+        self.lanes.mkdir(&self.maker(caller), parent, name, mode).map(|attr| self.shown(attr))
     }
 
     /// [`Core::symlink`]
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr, Errno> {
-        self.core.symlink(&self.maker(caller), parent, name, target).map(|attr| self.shown(attr))
+        self.lanes.symlink(&self.maker(caller), parent, name, target).map(|attr| self.shown(attr))
     }
 
     /// [`Core::tmpfile`]
     pub fn tmpfile(&self, caller: &Caller, parent: Ino, mode: u32) -> Result<Attr, Errno> {
-        self.core.tmpfile(&self.maker(caller), parent, mode).map(|attr| self.shown(attr))
+        self.lanes.tmpfile(&self.maker(caller), parent, mode).map(|attr| self.shown(attr))
     }
 
     /// [`Core::link`]
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.core.link(ino, parent, name).map(|attr| self.shown(attr))
+        self.lanes.link(ino, parent, name).map(|attr| self.shown(attr))
     }
 
     /// [`Core::getxattr`]
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, Errno> {
-        let mut value = self.core.getxattr(ino, name)?;
+        let mut value = self.lanes.getxattr(ino, name)?;
         map_xattr(name, &mut value, |uid| self.ids.users.shown(uid), |gid| self.ids.groups.shown(gid));
         Ok(value)
     }
@@ -149,7 +160,80 @@ impl Fs {
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
         let mut value = value.to_vec();
         map_xattr(name, &mut value, |uid| self.ids.users.stored(uid), |gid| self.ids.groups.stored(gid));
-        self.core.setxattr(caller, ino, name, &value, mode)
+        self.lanes.setxattr(caller, ino, name, &value, mode)
+    }
+}
+
+/// What has no ids in it.
+impl Fs {
+    /// [`Core::forget`]
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.lanes.forget(ino, count);
+    }
+
+    /// Whether an `fsync` of it has anything to wait for: what is in the ephemeral lane does not outlive the mount.
+    pub fn is_kept(&self, ino: Ino) -> bool {
+        self.lanes.is_kept(ino)
+    }
+
+    /// [`Core::would_wait`], in either lane.
+    pub fn would_wait(&self, space: Option<u64>) -> bool {
+        self.lanes.would_wait(space)
+    }
+
+    /// [`Core::take_unseen_modes`]
+    pub fn take_unseen_modes(&self) -> Vec<Ino> {
+        self.lanes.take_unseen_modes()
+    }
+
+    /// [`Core::stop`]. What is in the ephemeral lane is given up.
+    pub fn stop(&self) -> Result<Superblock, StoreError> {
+        self.lanes.stop()
+    }
+
+    /// [`Core::abandon`]
+    pub fn abandon(&self) {
+        self.lanes.abandon();
+    }
+
+    /// [`Core::read`]
+    pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
+        self.lanes.read(ino, offset, size, out)
+    }
+
+    /// [`Core::seek`]
+    pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64, Errno> {
+        self.lanes.seek(ino, offset, what)
+    }
+
+    /// [`Core::readlink`]
+    pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>, Errno> {
+        self.lanes.readlink(ino)
+    }
+
+    /// [`Core::listxattr`]
+    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>, Errno> {
+        self.lanes.listxattr(caller, ino)
+    }
+
+    /// [`Core::removexattr`]
+    pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Errno> {
+        self.lanes.removexattr(caller, ino, name)
+    }
+
+    /// [`Core::unlink`]
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
+        self.lanes.unlink(parent, name)
+    }
+
+    /// [`Core::rmdir`]
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
+        self.lanes.rmdir(parent, name)
+    }
+
+    /// [`Core::rename`]. Between the lanes, EXDEV.
+    pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, to_name: &[u8], mode: RenameMode) -> Result<(), Errno> {
+        self.lanes.rename(parent, name, to, to_name, mode)
     }
 }
 

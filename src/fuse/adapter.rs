@@ -265,12 +265,12 @@ impl Filesystem for Adapter {
         written(reply, result);
     }
 
-    fn fsync(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(&self.fs, reply);
+    fn fsync(&self, _request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(&self.fs, ino(number), reply);
     }
 
-    fn fsyncdir(&self, _request: &Request, _number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(&self.fs, reply);
+    fn fsyncdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(&self.fs, ino(number), reply);
     }
 
     fn readdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

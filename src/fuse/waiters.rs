@@ -13,6 +13,7 @@ use fuser::ReplyEmpty;
 use parking_lot::{Condvar, Mutex};
 
 use super::reply::empty;
+use crate::base::Ino;
 use crate::fs::Fs;
 
 /// Threads for changes that wait. When the committer is done they all wake, and then only copy bytes.
@@ -77,7 +78,10 @@ impl Waiters {
 
     /// Answers an `fsync`. One at a time is done by the thread that read the request: the way to another one and its
     /// wake-up cost a caller who is alone a good part of the sync itself. Everybody else shares the next one.
-    pub(super) fn sync(&self, fs: &Fs, reply: ReplyEmpty) {
+    pub(super) fn sync(&self, fs: &Fs, ino: Ino, reply: ReplyEmpty) {
+        if !fs.is_kept(ino) {
+            return reply.ok();
+        }
         if !self.syncing_here.swap(true, Ordering::Acquire) {
             empty(reply, fs.fsync());
             self.syncing_here.store(false, Ordering::Release);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lock::Holder;
 use super::receipt::Lacks;
 use crate::base::SessionId;
+use crate::fs::GlobError;
 use crate::store::StoreError;
 
 /// A failure to find, lock, open, stop or remove a session.
@@ -74,6 +75,9 @@ pub enum SessionError {
         /// What is wrong.
         source: StoreError,
     },
+    /// A pattern of ephemeral directories that is none.
+    #[error("--ephemeral: {0}")]
+    Ephemeral(#[from] GlobError),
     /// A cap that nothing fits under.
     #[error("a session {}, not {given}", limit(*given, *least, unit))]
     Limit {
@@ -130,6 +134,9 @@ impl SessionError {
                 StoreError::NotOurs(path) => format!("file {}", path.display()),
                 _ => format!("sessionfs check {id}"),
             },
+            SessionError::Ephemeral(_) => {
+                "--ephemeral target/ --ephemeral '/web/*/dist/'   # or: --ephemeral none".to_owned()
+            }
             SessionError::Limit { .. } => return None,
         })
     }

@@ -158,6 +158,11 @@ impl SessionDir {
         self.path.join("session.journal")
     }
 
+    /// What a mount keeps of its ephemeral directories. Whoever has the lock may take it away.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+
     /// The file whose lock says that the session is in use.
     pub fn lock_file(&self) -> PathBuf {
         self.path.join("lock")
@@ -204,6 +209,14 @@ impl SessionDir {
         if matches!(self.exists(), Ok(false)) {
             let _ = fs::remove_file(&path);
             let _ = fs::remove_dir(&self.path);
+        }
+    }
+
+    /// Takes away what a mount has left of its ephemeral directories.
+    pub(super) fn clear_scratch(&self) -> Result<(), SessionError> {
+        match fs::remove_dir_all(self.scratch()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&self.scratch(), "removed")(error)),
+            _ => Ok(()),
         }
     }
 

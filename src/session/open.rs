@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::SessionError;
 use super::events::What;
-use super::layout::{SessionDir, StoreDir};
+use super::layout::{SessionDir, StoreDir, make};
 use super::lock::{Holder, Lock, Taken};
 use super::receipt::{How, Lacks, Receipt, Resume, Witness};
 use super::registry::Entry;
@@ -15,11 +15,11 @@ use super::status::Replayed;
 use super::version::VersionChange;
 use crate::base::limits::{DEFAULT_BYTES_LIMIT, DEFAULT_INODES_LIMIT, MIN_BYTES_LIMIT};
 use crate::base::{SessionId, failpoint};
-use crate::fs::Fs;
-use crate::store::{CreateOptions, HostDisk, Omit, Store, StoreError, Superblock};
+use crate::fs::{Fs, Globs};
+use crate::store::{CreateOptions, HostDisk, Omit, Opened, Store, StoreError, Superblock};
 
 /// How to open a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Cap in bytes: of a new session, or to change one that is there.
     pub bytes_limit: Option<u64>,
@@ -29,6 +29,8 @@ pub struct OpenOptions {
     pub new_caps: Option<(u64, u64)>,
     /// User and group that the root directory of a new session belongs to (default: this process's).
     pub owner: Option<(u32, u32)>,
+    /// Patterns of the directories whose content is not kept ([`Globs`]). They hold until the session is stopped.
+    pub ephemeral: Vec<String>,
 }
 
 /// A session whose lock is ours and that nobody has open. Dropping it gives the lock back.
@@ -122,6 +124,11 @@ impl LockedSession {
         let failed = |source| self.dir.database_error(source);
         let entry = self.home().entry(self.dir.id())?;
         let database = self.dir.database();
+        let globs = Globs::parse(&options.ephemeral)?;
+        self.dir.clear_scratch()?;
+        if !globs.is_empty() {
+            make(&self.dir.scratch(), false)?;
+        }
         failpoint::passed("a session is locked and not looked at");
         let before = if self.dir.exists()? {
             let before = self.look(&entry)?;
@@ -140,7 +147,11 @@ impl LockedSession {
             let mut opened = Store::recover(&HostDisk::shared(), &database, &journal, Omit::default())?;
             let (store, recovery) = (Arc::clone(&opened.store), opened.recovery);
             opened.writer.set_limits(options.bytes_limit, options.inodes_limit)?;
-            let fs = Fs::start(opened)?;
+            let fs = if globs.is_empty() {
+                Fs::start(opened)?
+            } else {
+                Fs::start_with_lane(opened, globs, self.make_scratch(options)?)?
+            };
             match store.superblock() {
                 Ok(superblock) => Ok((store, fs, Receipt::of(&superblock), recovery)),
                 Err(error) => {
@@ -253,6 +264,16 @@ impl LockedSession {
         })?;
         home.record(self.dir.id(), What::Accepted { instead_of: entry.witness, receipt: found.clone() });
         Ok((found, Some(*lacks)))
+    }
+
+    /// A file system for what is not kept. The host's disk is its only bound.
+    fn make_scratch(&self, options: &OpenOptions) -> Result<Opened, StoreError> {
+        let dir = self.dir.scratch();
+        let (database, journal) = (dir.join("session.db"), dir.join("session.journal"));
+        let unbounded =
+            CreateOptions { bytes_limit: i64::MAX as u64, inodes_limit: i64::MAX as u64, ..options.for_new() };
+        Store::create(&database, &unbounded)?;
+        Store::recover(&HostDisk::shared(), &database, &journal, Omit { sync: true, ..Omit::default() })
     }
 
     /// Goes back to the last commit, for a journal that cannot be replayed; it is set aside under the name returned.

@@ -206,6 +206,10 @@ impl Session {
     pub fn stop_because(&self, reason: &str) -> Result<StopReport, SessionError> {
         self.verifier.end();
         let stopped = self.fs.stop().map_err(|source| self.dir.database_error(source));
+        // What stays is taken away by the next use.
+        if let Err(error) = self.dir.clear_scratch() {
+            log::warn!("{error}");
+        }
         let report = stopped.map(|superblock| StopReport::of(self.id(), &superblock));
         self.record_end(reason, report.as_ref().map(|report| &report.receipt));
         report

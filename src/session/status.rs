@@ -59,6 +59,9 @@ pub struct Status {
     /// What this mount has replayed of the last one's journal; of a session that was not stopped, what the next use
     /// will replay. `None` when there is nothing.
     pub recovery: Option<Replayed>,
+    /// Patterns of the directories whose content is not kept.
+    #[serde(default)]
+    pub ephemeral: Vec<String>,
     /// Why the file system refuses changes, if it does; or what keeps the next use from recovering the session.
     pub failed: Option<String>,
     /// Of what runs in the workspace, if it was ever stated.
@@ -166,6 +169,7 @@ impl Status {
             mountpoint: holder.and_then(|holder| holder.mountpoint),
             database_bytes: dir.disk_bytes(),
             failed,
+            ephemeral: entry.settings.ephemeral,
             runtime_version: entry.settings.runtime_version,
             last_stop: entry.last_stop,
             verified: entry.verified.as_ref().map(Verified::from).unwrap_or_default(),

@@ -96,6 +96,11 @@ impl Store {
 }
 
 impl Writer {
+    /// Leaves it to the host when its commits reach the disk: for what need not outlive this process.
+    pub fn never_sync(&self) -> Result<(), StoreError> {
+        Ok(self.sql.pragma_update(None, "synchronous", "OFF")?)
+    }
+
     /// Ends in one self-contained file: WAL copied back and gone, free pages given back, clean flag set.
     /// Returns the final superblock. Packs waiting to be rewritten are left for the next mount after about a second.
     ///

@@ -87,7 +87,7 @@ fn out_of(context: &Context, id: &SessionId, path: &[u8], to: &Path) -> Result<T
 fn into(context: &Context, from: &Path, id: &SessionId, path: &[u8], create: OpenOptions) -> Result<Totals, Failure> {
     std::fs::symlink_metadata(from).map_err(|source| TreeError::Host { path: from.to_owned(), source })?;
     let under = own_name(from)?;
-    let access = reach(context, id, "cp", Some(create))?;
+    let access = reach(context, id, "cp", Some(create.clone()))?;
     let mut progress = Progress::new(context, "copying", true);
     match access {
         Access::Served(client) => {

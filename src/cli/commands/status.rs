@@ -56,6 +56,7 @@ fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
                 share(status.inodes_used, status.inodes_limit)
             ),
         ),
+        ("ephemeral", if status.ephemeral.is_empty() { "nothing".to_owned() } else { status.ephemeral.join(" ") }),
         ("files", format!("{}, {} directories", status.files, status.dirs)),
         ("content", human_bytes(status.content_bytes)),
         ("on disk", human_bytes(status.database_bytes)),

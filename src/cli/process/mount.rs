@@ -3,7 +3,7 @@
 use super::fork::{Child, fork_server, obituary, wait};
 use super::messages::{Message, Ready};
 use super::mountpoint::{Missing, prepare};
-use super::opening::{id_maps, open_options, resuming};
+use super::opening::{ephemeral, id_maps, open_options, resuming};
 use super::preflight;
 use super::server::{Plan, serve};
 use super::signals::reset;
@@ -18,6 +18,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let config = context.config();
     let ids = id_maps(context, &args.opening)?;
+    let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     let mountpoint = match &args.mountpoint {
@@ -29,6 +30,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
         command: "mount",
         options: open_options(context, &args.opening, &ids),
         resuming: resuming(context, &args.opening),
+        ephemeral,
         ids,
         existing: args.opening.existing,
         mountpoint,

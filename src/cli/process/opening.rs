@@ -8,6 +8,7 @@ use crate::cli::args::Opening;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
+use crate::fs::Globs;
 use crate::session::{LockedSession, OpenOptions, Policy, Session, SessionError};
 
 /// The maps of ids, if they are maps; those of the settings where none are given.
@@ -60,6 +61,18 @@ pub fn resuming(context: &Context, opening: &Opening) -> Resuming {
         verify: opening.verify,
         version: version
             .map(|version| (version, opening.on_version_change.unwrap_or(context.config().runtime_version.policy))),
+    }
+}
+
+/// The patterns of what is not kept, where they are given; checked.
+pub fn ephemeral(opening: &Opening) -> Result<Option<Vec<String>>, Failure> {
+    match opening.ephemeral.as_slice() {
+        [] => Ok(None),
+        [none] if none == "none" => Ok(Some(Vec::new())),
+        given => {
+            Globs::parse(given).map_err(SessionError::from)?;
+            Ok(Some(given.to_vec()))
+        }
     }
 }
 

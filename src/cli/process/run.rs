@@ -11,7 +11,7 @@ use super::messages::{Message, Ready};
 use super::mount::{announcement, caution, wait_until_ready};
 use super::mountpoint::{Missing, prepare};
 use super::namespace;
-use super::opening::{id_maps, open_options, resuming};
+use super::opening::{ephemeral, id_maps, open_options, resuming};
 use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
@@ -34,6 +34,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let config = context.config();
     let ids = id_maps(context, &args.opening)?;
+    let ephemeral = ephemeral(&args.opening)?;
     reset(&[libc::SIGCHLD]);
     preflight::check(context, &id, args.opening.existing)?;
     namespace::enter()?;
@@ -42,6 +43,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         command: "run",
         options: open_options(context, &args.opening, &ids),
         resuming: resuming(context, &args.opening),
+        ephemeral,
         ids,
         existing: args.opening.existing,
         mountpoint: prepare(args.mount.as_ref().unwrap_or(&config.mount), Missing::MakeInNamespace)?,

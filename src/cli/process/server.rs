@@ -54,6 +54,8 @@ pub struct Plan {
     pub options: OpenOptions,
     /// What has to be so before it serves.
     pub resuming: Resuming,
+    /// Patterns of what is not kept, from now on; `None`: those that the session has.
+    pub ephemeral: Option<Vec<String>>,
     /// What ids are called on this host. Commands on the session, mounted or not, have them as they are stored.
     pub ids: IdMaps,
     /// Only one that is there.
@@ -98,10 +100,16 @@ pub fn serve(
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
     flush_without_ourselves();
-    let session = plan.resuming.open(locked, &plan.options).inspect_err(|error| log::error!("{error}"))?;
+    let ephemeral = match &plan.ephemeral {
+        Some(given) => given.clone(),
+        None => context.store.entry(&plan.id)?.settings.ephemeral,
+    };
+    let options = OpenOptions { ephemeral, ..plan.options.clone() };
+    let session = plan.resuming.open(locked, &options).inspect_err(|error| log::error!("{error}"))?;
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
     let warning = state_of(plan, &session);
-    let started = plan.resuming.prove(&session).and_then(|()| Serving::start(plan, &session, &signals, alive));
+    let proved = plan.resuming.prove(&session).and_then(|()| remember(context, plan));
+    let started = proved.and_then(|()| Serving::start(plan, &session, &signals, alive));
     let serving = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -126,6 +134,14 @@ pub fn serve(
         log::debug!("nothing is loaded ahead: {error}");
     }
     serving.until_stopped(&session)
+}
+
+/// Keeps what the session is to be from now on.
+fn remember(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    if let Some(given) = &plan.ephemeral {
+        context.store.update_entry(&plan.id, |entry| entry.settings.ephemeral.clone_from(given))?;
+    }
+    Ok(())
 }
 
 /// Has the kernel not wait for us when one of our own threads needs memory. Reclaim may want to write back dirty pages of

@@ -95,6 +95,7 @@ fn plan(context: &Context, id: SessionId, mountpoint: std::path::PathBuf) -> Pla
         command: "doctor",
         options: OpenOptions::default(),
         resuming: Resuming::default(),
+        ephemeral: None,
         ids: IdMaps::default(),
         existing: false,
         mountpoint,

@@ -252,7 +252,9 @@ impl Server {
             }
             op::FSYNC | op::FSYNCDIR => {
                 payload.clear();
-                fs.fsync()?;
+                if fs.is_kept(node) {
+                    fs.fsync()?;
+                }
             }
             op::FALLOCATE => {
                 let FallocateIn { offset, length, mode, .. } = request.argument()?;

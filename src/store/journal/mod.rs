@@ -30,7 +30,8 @@ use crate::format::journal::{Records, SegmentHeader};
 /// What operations that are not appended yet may lose to alignment: a page for each thread that may be at it.
 const ALIGNMENTS: u64 = 32 * segment::SYNC_UNIT;
 
-/// What a positive control leaves out, so that the tests are seen to find what is then lost. Nothing, in production.
+/// What a positive control leaves out, so that the tests are seen to find what is then lost. Nothing, in
+/// production, but the syncs of what is scratch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Omit {
     /// Records are not written.
