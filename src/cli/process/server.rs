@@ -100,15 +100,20 @@ pub fn serve(
     let locked = context.store.lock(&plan.id, plan.existing, &holder)?;
     open_log(context, plan, &locked.dir().log_file())?;
     flush_without_ourselves();
-    let ephemeral = match &plan.ephemeral {
-        Some(given) => given.clone(),
+    let told = match &plan.ephemeral {
+        // A new session has what the settings say.
+        None if !locked.dir().exists()? => Some(context.config().ephemeral.clone()),
+        told => told.clone(),
+    };
+    let ephemeral = match &told {
+        Some(told) => told.clone(),
         None => context.store.entry(&plan.id)?.settings.ephemeral,
     };
     let options = OpenOptions { ephemeral, ..plan.options.clone() };
     let session = plan.resuming.open(locked, &options).inspect_err(|error| log::error!("{error}"))?;
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
     let warning = state_of(plan, &session);
-    let proved = plan.resuming.prove(&session).and_then(|()| remember(context, plan));
+    let proved = plan.resuming.prove(&session).and_then(|()| remember(context, &plan.id, told));
     let started = proved.and_then(|()| Serving::start(plan, &session, &signals, alive));
     let serving = match started {
         Ok(started) => started,
@@ -137,9 +142,9 @@ pub fn serve(
 }
 
 /// Keeps what the session is to be from now on.
-fn remember(context: &Context, plan: &Plan) -> Result<(), Failure> {
-    if let Some(given) = &plan.ephemeral {
-        context.store.update_entry(&plan.id, |entry| entry.settings.ephemeral.clone_from(given))?;
+fn remember(context: &Context, id: &SessionId, told: Option<Vec<String>>) -> Result<(), Failure> {
+    if let Some(told) = told {
+        context.store.update_entry(id, |entry| entry.settings.ephemeral = told)?;
     }
     Ok(())
 }
