@@ -81,7 +81,7 @@ class Mount(Place):
             INSTALLED.symlink_to(HELPER)
         elif INSTALLED.resolve() != HELPER:
             raise Unusable(f"{INSTALLED} is another one than {HELPER}; take it away first")
-        self.options = f"store={self.store},size={SIZE},allow_other"
+        self.options = f"store={self.store},size={SIZE},allow_other,allow_suid,allow_dev"
         self.devices = [f"sessionfs:{part}-{os.getpid()}" for part in ("first", "second")]  # two runs at a time
         self.type = "fuse.sessionfs"
         self.mount()

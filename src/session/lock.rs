@@ -80,14 +80,9 @@ impl Lock {
     /// Takes the lock at `path`, which is made when missing, without waiting.
     pub(super) fn take(path: &Path, holder: &Holder) -> io::Result<Taken> {
         loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(path)?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let mut file = open_regular(&mut options, path)?;
             if !lock(&file)? {
                 return Ok(Taken::Theirs(read_holder(&mut file)));
             }
@@ -105,7 +100,7 @@ impl Lock {
 
     /// Who holds the lock at `path`; `None` when nobody does.
     pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
-        let mut file = match File::open(path) {
+        let mut file = match open_regular(OpenOptions::new().read(true), path) {
             Ok(file) => file,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
             Err(error) => return Err(error),
@@ -142,6 +137,13 @@ impl Lock {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&text)
     }
+}
+
+/// Opens what must be an ordinary file. The store may be another user's: a link would lead elsewhere, and a FIFO in
+/// place of the lock would keep whoever opens it waiting for ever.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("the lock is no ordinary file")) }
 }
 
 /// A holder that has locked but not yet written is reported as unknown: it is at it.
@@ -186,6 +188,22 @@ fn is_locked(file: &File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_no_file_is_refused_at_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let (fifo, link) = (temp.path().join("fifo"), temp.path().join("link"));
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let target = temp.path().join("target");
+        fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for path in [&fifo, &link] {
+            assert!(Lock::holder(path).is_err(), "{}", path.display());
+            assert!(Lock::take(path, &Holder::default()).is_err(), "{}", path.display());
+        }
+        assert_eq!(fs::read(&target).unwrap(), b"kept");
+    }
 
     #[test]
     fn a_second_taker_learns_who_has_it() {
