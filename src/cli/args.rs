@@ -155,6 +155,20 @@ pub enum Command {
     },
     /// Says how a session is doing
     Status { session: String },
+    /// Figures of mounted sessions, as Prometheus reads them
+    #[command(after_help = "Examples:
+  sessionfs metrics demo
+  sessionfs metrics --textfile /var/lib/prometheus/node-exporter/sessionfs.prom
+  sessionfs metrics --json | jq '.[].operations.write'
+
+Without a session: of all that are mounted, each with its label. What counts begins at 0 with the mount.")]
+    Metrics {
+        /// One that is mounted [default: all that are]
+        session: Option<String>,
+        /// Puts the text there, in the place of a file, whole: for the textfile collector of node-exporter
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+        textfile: Option<PathBuf>,
+    },
     /// Changes a session's caps, mounted or not, for good
     #[command(after_help = "Examples:
   sessionfs resize --size 4G demo

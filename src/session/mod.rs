@@ -5,6 +5,7 @@
 
 mod error;
 mod events;
+mod figures;
 mod layout;
 mod lock;
 mod open;
@@ -15,6 +16,7 @@ pub mod tree;
 
 pub use error::SessionError;
 pub use events::{Event, What};
+pub use figures::{Figures, OperationFigures, Times};
 pub use layout::{SessionDir, StoreDir};
 pub use lock::{Holder, Lock};
 pub use open::{LockedSession, OpenOptions, Session, StopReport};

@@ -7,6 +7,7 @@ pub mod cp;
 pub mod discard;
 pub mod export;
 pub mod ls;
+pub mod metrics;
 pub mod resize;
 pub mod rm;
 pub mod shell;
