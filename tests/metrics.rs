@@ -130,6 +130,21 @@ fn the_text_of_two_mounts_is_what_they_did() {
     assert_eq!(json[0]["operations"]["create"]["times"]["steps"].as_array().unwrap().len(), 25);
 
     promtool(&text);
+    let listing = bench.path("at-one").join("d2");
+    let busy =
+        bench.command(&["top", "one", "--interval", "2", "--count", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+    // It has looked once when it comes to wait: whatever happens from half a second on is between its two looks.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    (0..20).for_each(|_| {
+        fs::create_dir(&listing).unwrap();
+        fs::remove_dir(&listing).unwrap();
+    });
+    let said = busy.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let row = said.lines().find(|line| line.split_whitespace().nth(1) == Some("mkdir"));
+    let rate: f64 = row.unwrap().split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert!((2.0..=10.0).contains(&rate), "20 in two seconds, more on a busy machine: {said}");
+    assert!(!said.contains('\x1b'), "{said}");
     for id in ["one", "two"] {
         bench.ok(&["umount", id]);
     }

@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(step(8_388_608_001), STEPS - 1);
         assert_eq!(step(u64::MAX), STEPS - 1);
         let histogram = Histogram::default();
-        [500, 1_500, 1_700].map(|nanos| histogram.record(Duration::from_nanos(nanos)));
+        [500, 1_500, 1_700].iter().for_each(|&nanos| histogram.record(Duration::from_nanos(nanos)));
         let tally = histogram.tally();
         assert_eq!((tally.count(), tally.nanos, tally.steps[0], tally.steps[1]), (3, 3_700, 1, 2));
     }

@@ -86,6 +86,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Metrics { session, textfile } => {
             commands::metrics::metrics(&context, session.as_deref(), textfile.as_deref())
         }
+        Command::Top { session, interval, count } => commands::top::top(&context, session.as_deref(), interval, count),
         Command::Resize { size, inodes, session } => commands::resize::resize(&context, &session, size, inodes),
         Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
         Command::Check { session } => commands::check::check(&context, &session),

@@ -13,4 +13,5 @@ pub mod rm;
 pub mod shell;
 pub mod status;
 pub mod sync;
+pub mod top;
 pub mod umount;
