@@ -2,6 +2,7 @@
 
 mod errno;
 pub mod failpoint;
+mod histogram;
 mod idmap;
 mod ids;
 pub mod limits;
@@ -9,6 +10,7 @@ pub mod memory;
 mod time;
 
 pub use errno::Errno;
+pub use histogram::{Histogram, STEPS, Tally};
 pub use idmap::{IdMap, IdMapError, IdMaps, IdRange};
 pub use ids::{Cookie, DataId, FileKind, Ino, Name, PackId, Seq, SessionId, SessionIdError, Txid};
 pub use time::Timestamp;

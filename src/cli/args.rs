@@ -180,6 +180,36 @@ pub enum Command {
     },
     /// Says how a session is doing
     Status { session: String },
+    /// Figures of mounted sessions, as Prometheus reads them
+    #[command(after_help = "Examples:
+  sessionfs metrics demo
+  sessionfs metrics --textfile /var/lib/prometheus/node-exporter/sessionfs.prom
+  sessionfs metrics --json | jq '.[].operations.write'
+
+Without a session: of all that are mounted, each with its label. What counts begins at 0 with the mount.")]
+    Metrics {
+        /// One that is mounted [default: all that are]
+        session: Option<String>,
+        /// Puts the text there, in the place of a file, whole: for the textfile collector of node-exporter
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+        textfile: Option<PathBuf>,
+    },
+    /// What mounted sessions are doing: operations a second, and how long they take
+    #[command(after_help = "Examples:
+  sessionfs top demo
+  sessionfs top --interval 0.5 --count 10 > log    one table after another, an empty line behind each
+
+Times are upper bounds, in steps of a factor of two.")]
+    Top {
+        /// One that is mounted [default: all that are]
+        session: Option<String>,
+        /// Seconds from one look to the next
+        #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
+        interval: f64,
+        /// Ends after so many tables
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Changes a session's caps, mounted or not, for good
     #[command(after_help = "Examples:
   sessionfs resize --size 4G demo
@@ -288,6 +318,12 @@ A file has to belong to root or to the caller, and nobody else may write it.")]
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
+}
+
+/// Seconds of an interval.
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| format!("{text:?} is no interval: write seconds, from 0.1 to 3600"))
 }
 
 /// Bytes, as people write them.

@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod doctor;
 mod exit;
+mod exposition;
 mod failure;
 mod fixes;
 mod output;
@@ -83,6 +84,10 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Ls { target: None } => commands::ls::sessions(&context),
         Command::Ls { target: Some(target) } => commands::ls::tree(&context, &target),
         Command::Status { session } => commands::status::status(&context, &session),
+        Command::Metrics { session, textfile } => {
+            commands::metrics::metrics(&context, session.as_deref(), textfile.as_deref())
+        }
+        Command::Top { session, interval, count } => commands::top::top(&context, session.as_deref(), interval, count),
         Command::Resize { size, inodes, session } => commands::resize::resize(&context, &session, size, inodes),
         Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
         Command::Check { session } => commands::check::check(&context, &session),

@@ -8,7 +8,7 @@ use super::frames::{FrameReader, FrameWriter, SentFault, receive, send};
 use super::message::{Fault, Reply, Request};
 use super::socket;
 use crate::session::tree::{Entry, Totals};
-use crate::session::{OpenOptions, SessionDir, Status, StopReport};
+use crate::session::{Figures, OpenOptions, SessionDir, Status, StopReport};
 
 /// Why a command to a server did not work.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,14 @@ impl Client {
     pub fn status(mut self) -> Result<Status, ControlError> {
         match self.ask(&Request::Status)? {
             Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// How the server is doing, and what it has done.
+    pub fn figures(mut self) -> Result<Figures, ControlError> {
+        match self.ask(&Request::Figures)? {
+            Reply::Figures(figures) => Ok(*figures),
             other => Err(unexpected(other)),
         }
     }

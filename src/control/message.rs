@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::session::tree::Totals;
-use crate::session::{Status, StopReport};
+use crate::session::{Figures, Status, StopReport};
 
 /// A path of any bytes, in JSON: a string where it is UTF-8, otherwise its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ impl PathBytes {
 pub enum Request {
     /// How it is doing.
     Status,
+    /// How it is doing and what it has done.
+    Figures,
     /// Commit everything, then say what is safe.
     Sync,
     /// Change the caps that are given.
@@ -96,6 +98,8 @@ pub struct Fault {
 pub enum Reply {
     /// To `status`, and to `resize`: with the new caps.
     Status(Box<Status>),
+    /// To `figures`.
+    Figures(Box<Figures>),
     /// To `sync` and `stop`: what is safe.
     Safe(StopReport),
     /// Frames follow, or may now be sent.

@@ -11,7 +11,7 @@ use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
-use crate::session::{OpenOptions, Session, SessionDir, SessionError, Status, StopReport, Verifier};
+use crate::session::{Figures, OpenOptions, Session, SessionDir, SessionError, Status, StopReport, Verifier};
 use crate::store::{Store, StoreError};
 
 /// Requests at work at a time; more are told to come back.
@@ -143,6 +143,7 @@ impl Shared {
         stream.set_write_timeout(None)?;
         match request {
             Request::Status => send(&mut out, &self.status())?,
+            Request::Figures => send(&mut out, &self.figures())?,
             Request::Resize { bytes, inodes } => {
                 let options = OpenOptions { bytes_limit: bytes, inodes_limit: inodes, ..OpenOptions::default() };
                 let resized = Session::resize_parts(&self.dir, &self.fs, &options);
@@ -165,6 +166,11 @@ impl Shared {
         let verified = self.verifier.state();
         let status = Status::live(&self.dir, &self.fs, &self.store).map(|status| Status { verified, ..status });
         status.map_or_else(|error| Reply::Fault(fault(&error)), |status| Reply::Status(Box::new(status)))
+    }
+
+    fn figures(&self) -> Reply {
+        let figures = Figures::live(&self.dir, &self.fs, &self.store);
+        figures.map_or_else(|error| Reply::Fault(fault(&error)), |figures| Reply::Figures(Box::new(figures)))
     }
 
     fn sync(&self) -> Result<StopReport, SessionError> {
@@ -198,6 +204,7 @@ impl Shared {
             }
             // `serve` has taken these.
             Request::Status
+            | Request::Figures
             | Request::Resize { .. }
             | Request::Sync
             | Request::Stop { .. }

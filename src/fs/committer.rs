@@ -187,6 +187,7 @@ impl Committer {
         drop(state);
         self.maintenance_waits = true;
         self.cold_at = Some(Instant::now() + COLD_AFTER);
+        self.fs.commits.record(took);
         self.fs.journal.recycle(sealed.last_seq);
         // Locked once more, so that nobody who has just looked misses it.
         self.fs.delete_forgotten(self.fs.state.lock());

@@ -19,6 +19,7 @@ mod inode;
 mod lanes;
 mod load;
 mod names;
+mod operations;
 mod readdir;
 mod rename;
 mod resize;
@@ -39,13 +40,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use self::globs::{GlobError, Globs};
 use self::inode::Inode;
+use self::operations::Operations;
+pub use self::operations::{KindCounts, OpKind, OperationCounts};
 use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
 pub use self::types::{
-    Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
+    Activity, Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
 pub use self::view::Fs;
 use crate::base::limits::{FORGET_STEP, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
-use crate::base::{Errno, Ino, Map, Seq, failpoint};
+use crate::base::{Errno, Histogram, Ino, Map, Seq, failpoint};
 use crate::format::Transaction;
 use crate::format::journal::Records;
 use crate::store::{Journal, Opened, Recovery, Store, StoreError, Superblock};
@@ -71,6 +74,9 @@ pub struct Core {
     /// Everybody else waits here: for a commit, for room in the journal, for orphans to go.
     progress: Condvar,
     throttled: AtomicU64,
+    operations: Operations,
+    /// How long commits took, with the packing of their content.
+    commits: Histogram,
     /// Whether `state` has some; set while holding it.
     has_unseen_modes: AtomicBool,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -127,6 +133,8 @@ impl Core {
             work: Condvar::new(),
             progress: Condvar::new(),
             throttled: AtomicU64::new(0),
+            operations: Operations::default(),
+            commits: Histogram::default(),
             has_unseen_modes: AtomicBool::new(false),
             committer: Mutex::new(None),
             outcome: Mutex::new(None),
@@ -172,6 +180,22 @@ impl Core {
                 _ if state.is_disk_full() => Some(StoreError::Full.to_string()),
                 _ => None,
             },
+        }
+    }
+
+    /// What it has done since it was started.
+    pub fn activity(&self) -> Activity {
+        let lag = {
+            let state = self.state.lock();
+            let oldest = state.sealed.front().map(|sealed| sealed.since).or(state.dirty_since);
+            oldest.map(|since| since.elapsed()).unwrap_or_default()
+        };
+        Activity {
+            operations: self.operations.counts(),
+            commits: self.commits.tally(),
+            commit_lag: lag,
+            syncs: self.journal.sync_times(),
+            packs: self.store.pack_counts(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Core;
 use super::data::Bytes;
@@ -24,6 +25,8 @@ pub(super) struct Sealed {
     data: Range<DataId>,
     /// The ids to be given after it.
     pub next: NextIds,
+    /// When it got its first change.
+    pub since: Instant,
     /// Bytes of content in it.
     pub data_bytes: usize,
     /// What it takes in memory.
@@ -55,6 +58,7 @@ impl State {
             operations: (first, last),
             data: self.first_data..self.next.data,
             next: self.next,
+            since: self.dirty_since.unwrap_or_else(Instant::now),
             data_bytes: txn.data_bytes,
             memory: txn.memory(),
             txn: Some(Arc::new(txn)),

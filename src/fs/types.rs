@@ -1,8 +1,11 @@
 //! What the file system's operations take and give. No FUSE type, no SQL.
 
-use crate::base::{Cookie, FileKind, Ino, Timestamp, Txid};
+use std::time::Duration;
+
+use super::operations::OperationCounts;
+use crate::base::{Cookie, FileKind, Ino, Tally, Timestamp, Txid};
 use crate::format::InodeRow;
-use crate::store::{JournalUsage, Recovery};
+use crate::store::{JournalUsage, PackCounts, Recovery};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +156,21 @@ pub struct Health {
     pub throttled: u64,
     /// The store error that latched the file system read-only, if one did.
     pub failed: Option<String>,
+}
+
+/// What a running file system has done, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// What the mount was asked for.
+    pub operations: OperationCounts,
+    /// Commits, and how long each took.
+    pub commits: Tally,
+    /// The age of the oldest change that no commit has; zero when there is none.
+    pub commit_lag: Duration,
+    /// Syncs of the journal, and how long each took.
+    pub syncs: Tally,
+    /// Packs read and written.
+    pub packs: PackCounts,
 }
 
 impl Attr {

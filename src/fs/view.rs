@@ -1,12 +1,14 @@
 //! What callers have of a session: its ids of users and groups as this host knows them. They are translated wherever one
 //! crosses this boundary, owners, creators, ACLs and capabilities, so that nothing below knows of two kinds, and no adapter
-//! above.
+//! above. And since everything a mount is asked for comes by here, here it is counted.
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::attr::CAPABILITY;
 use super::lanes::Lanes;
+use super::operations::OpKind;
 use super::scratch::Scratch;
 use super::types::{Attr, Caller, DirEntry, RenameMode, Seek, SetAttr, WriteFlags, XattrMode};
 use super::{Core, Globs, acl};
@@ -21,6 +23,8 @@ use crate::store::{Opened, StoreError, Superblock};
 pub struct Fs {
     lanes: Lanes,
     ids: IdMaps,
+    /// Whether what is asked of it counts as an operation of the mount.
+    counted: bool,
 }
 
 impl Deref for Fs {
@@ -39,7 +43,11 @@ const ROOT_ID: std::ops::Range<usize> = 20..24;
 impl Fs {
     /// Starts serving a session, with the ids as they are stored.
     pub fn start(opened: Opened) -> Result<Arc<Fs>, StoreError> {
-        Ok(Arc::new(Fs { lanes: Lanes { kept: Core::start(opened)?, scratch: None }, ids: IdMaps::default() }))
+        Ok(Arc::new(Fs {
+            lanes: Lanes { kept: Core::start(opened)?, scratch: None },
+            ids: IdMaps::default(),
+            counted: false,
+        }))
     }
 
     /// The same, with the content of the directories that `globs` match in `scratch`, a session database that is new.
@@ -47,12 +55,27 @@ impl Fs {
         let epoch = opened.store.superblock()?.epoch;
         scratch.writer.never_sync()?;
         let scratch = Some(Arc::new(Scratch::start(scratch, globs, epoch)?));
-        Ok(Arc::new(Fs { lanes: Lanes { kept: Core::start(opened)?, scratch }, ids: IdMaps::default() }))
+        Ok(Arc::new(Fs {
+            lanes: Lanes { kept: Core::start(opened)?, scratch },
+            ids: IdMaps::default(),
+            counted: false,
+        }))
     }
 
-    /// The same session with other ids.
+    /// The same session as a mount has it: with other ids, and its operations are counted.
     pub fn mapped(&self, ids: IdMaps) -> Arc<Fs> {
-        Arc::new(Fs { lanes: self.lanes.clone(), ids })
+        Arc::new(Fs { lanes: self.lanes.clone(), ids, counted: true })
+    }
+
+    /// Runs an operation and counts it.
+    fn count<T>(&self, kind: OpKind, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if !self.counted {
+            return run();
+        }
+        let begun = Instant::now();
+        let result = run();
+        self.operations.count(kind, begun.elapsed(), result.as_ref().err().copied());
+        result
     }
 
     fn shown(&self, attr: Attr) -> Attr {
@@ -72,12 +95,17 @@ impl Fs {
     /// [`Core::write`]
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, Errno> {
         let kill_priv = flags.kill_priv.map(|group| self.ids.groups.stored(group));
-        self.lanes.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags })
+        let run = || self.lanes.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags });
+        let bytes = self.count(OpKind::Write, run)?;
+        if self.counted {
+            self.operations.written(bytes as u64);
+        }
+        Ok(bytes)
     }
 
     /// [`Core::fallocate`]
     pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
-        self.lanes.fallocate(&self.member(caller), ino, mode, offset, length)
+        self.count(OpKind::Fallocate, || self.lanes.fallocate(&self.member(caller), ino, mode, offset, length))
     }
 
     /// [`Core::copy_range`]
@@ -90,24 +118,27 @@ impl Fs {
         to_at: u64,
         length: u64,
     ) -> Result<u64, Errno> {
-        self.lanes.copy_range(&self.member(caller), from, from_at, to, to_at, length)
+        let run = || self.lanes.copy_range(&self.member(caller), from, from_at, to, to_at, length);
+        self.count(OpKind::CopyRange, run)
     }
 
     /// [`Core::lookup`]
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.lanes.lookup(parent, name).map(|attr| self.shown(attr))
+        self.count(OpKind::Lookup, || self.lanes.lookup(parent, name).map(|attr| self.shown(attr)))
     }
 
     /// [`Core::getattr`]
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        self.lanes.getattr(ino).map(|attr| self.shown(attr))
+        self.count(OpKind::Getattr, || self.lanes.getattr(ino).map(|attr| self.shown(attr)))
     }
 
     /// [`Core::setattr`]
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
         let uid = set.uid.map(|uid| self.ids.users.stored(uid));
         let gid = set.gid.map(|gid| self.ids.groups.stored(gid));
-        self.lanes.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
+        self.count(OpKind::Setattr, || {
+            self.lanes.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
+        })
     }
 
     /// [`Core::readdir`]
@@ -118,40 +149,49 @@ impl Fs {
         plus: bool,
         entry: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<(), Errno> {
-        self.lanes.readdir(ino, from, plus, &mut |found| {
+        let mut shown = |found: &DirEntry<'_>| {
             let attr = found.attr.map(|attr| self.shown(attr));
             entry(&DirEntry { attr, ..*found })
-        })
+        };
+        self.count(OpKind::Readdir, || self.lanes.readdir(ino, from, plus, &mut shown))
     }
 
     /// [`Core::mknod`]
     pub fn mknod(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32, rdev: u32) -> Result<Attr, Errno> {
-        self.lanes.mknod(&self.maker(caller), parent, name, mode, rdev).map(|attr| self.shown(attr))
+        let kind = if mode & libc::S_IFMT == libc::S_IFREG { OpKind::Create } else { OpKind::Mknod };
+        let run = || self.lanes.mknod(&self.maker(caller), parent, name, mode, rdev);
+        self.count(kind, run).map(|attr| self.shown(attr))
     }
 
     /// [`Core::mkdir`]
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr, Errno> {
-        self.lanes.mkdir(&self.maker(caller), parent, name, mode).map(|attr| self.shown(attr))
+        self.count(OpKind::Mkdir, || {
+            self.lanes.mkdir(&self.maker(caller), parent, name, mode).map(|attr| self.shown(attr))
+        })
     }
 
     /// [`Core::symlink`]
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr, Errno> {
-        self.lanes.symlink(&self.maker(caller), parent, name, target).map(|attr| self.shown(attr))
+        self.count(OpKind::Symlink, || {
+            self.lanes.symlink(&self.maker(caller), parent, name, target).map(|attr| self.shown(attr))
+        })
     }
 
     /// [`Core::tmpfile`]
     pub fn tmpfile(&self, caller: &Caller, parent: Ino, mode: u32) -> Result<Attr, Errno> {
-        self.lanes.tmpfile(&self.maker(caller), parent, mode).map(|attr| self.shown(attr))
+        self.count(OpKind::Tmpfile, || {
+            self.lanes.tmpfile(&self.maker(caller), parent, mode).map(|attr| self.shown(attr))
+        })
     }
 
     /// [`Core::link`]
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.lanes.link(ino, parent, name).map(|attr| self.shown(attr))
+        self.count(OpKind::Link, || self.lanes.link(ino, parent, name).map(|attr| self.shown(attr)))
     }
 
     /// [`Core::getxattr`]
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, Errno> {
-        let mut value = self.lanes.getxattr(ino, name)?;
+        let mut value = self.count(OpKind::Getxattr, || self.lanes.getxattr(ino, name))?;
         map_xattr(name, &mut value, |uid| self.ids.users.shown(uid), |gid| self.ids.groups.shown(gid));
         Ok(value)
     }
@@ -160,7 +200,7 @@ impl Fs {
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
         let mut value = value.to_vec();
         map_xattr(name, &mut value, |uid| self.ids.users.stored(uid), |gid| self.ids.groups.stored(gid));
-        self.lanes.setxattr(caller, ino, name, &value, mode)
+        self.count(OpKind::Setxattr, || self.lanes.setxattr(caller, ino, name, &value, mode))
     }
 }
 
@@ -196,44 +236,54 @@ impl Fs {
         self.lanes.abandon();
     }
 
-    /// [`Core::read`]
-    pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
-        self.lanes.read(ino, offset, size, out)
-    }
-
-    /// [`Core::seek`]
-    pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64, Errno> {
-        self.lanes.seek(ino, offset, what)
-    }
-
-    /// [`Core::readlink`]
-    pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>, Errno> {
-        self.lanes.readlink(ino)
-    }
-
     /// [`Core::listxattr`]
     pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>, Errno> {
-        self.lanes.listxattr(caller, ino)
+        self.count(OpKind::Listxattr, || self.lanes.listxattr(caller, ino))
     }
 
     /// [`Core::removexattr`]
     pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.lanes.removexattr(caller, ino, name)
+        self.count(OpKind::Removexattr, || self.lanes.removexattr(caller, ino, name))
+    }
+
+    /// [`Core::read`]
+    pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
+        let before = out.len();
+        self.count(OpKind::Read, || self.lanes.read(ino, offset, size, out))?;
+        if self.counted {
+            self.operations.read(out.len() - before);
+        }
+        Ok(())
+    }
+
+    /// [`Core::seek`]
+    pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64, Errno> {
+        self.count(OpKind::Seek, || self.lanes.seek(ino, offset, what))
+    }
+
+    /// [`Core::readlink`]
+    pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>, Errno> {
+        self.count(OpKind::Readlink, || self.lanes.readlink(ino))
     }
 
     /// [`Core::unlink`]
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.lanes.unlink(parent, name)
+        self.count(OpKind::Unlink, || self.lanes.unlink(parent, name))
     }
 
     /// [`Core::rmdir`]
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.lanes.rmdir(parent, name)
+        self.count(OpKind::Rmdir, || self.lanes.rmdir(parent, name))
     }
 
     /// [`Core::rename`]. Between the lanes, EXDEV.
     pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, to_name: &[u8], mode: RenameMode) -> Result<(), Errno> {
-        self.lanes.rename(parent, name, to, to_name, mode)
+        self.count(OpKind::Rename, || self.lanes.rename(parent, name, to, to_name, mode))
+    }
+
+    /// [`Core::fsync`]
+    pub fn fsync(&self) -> Result<(), Errno> {
+        self.count(OpKind::Fsync, || self.lanes.kept.fsync())
     }
 }
 

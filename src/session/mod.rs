@@ -5,6 +5,7 @@
 
 mod error;
 mod events;
+mod figures;
 mod layout;
 mod lock;
 mod open;
@@ -19,6 +20,7 @@ mod version;
 
 pub use error::SessionError;
 pub use events::{Event, What};
+pub use figures::{Figures, OperationFigures, Times};
 pub use layout::{SessionDir, StoreDir};
 pub use lock::{Holder, Lock};
 pub use open::{LockedSession, OpenOptions};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -49,6 +50,8 @@ pub(super) struct PackCache {
     state: Mutex<State>,
     /// What was being read ahead is here, or will not come.
     arrived: Condvar,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +75,15 @@ impl PackCache {
         while state.coming == Some(id) {
             self.arrived.wait(&mut state);
         }
-        (state.find(id), next)
+        let found = state.find(id);
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        (found, next)
+    }
+
+    /// How often a pack that was asked for was here, and how often it was not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
     /// Begins to read a pack ahead; false when it is here. [`PackCache::end`] must follow.

@@ -22,6 +22,7 @@ mod superblock;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use check::{Finding, Interrupt, check, check_until};
 pub use content::Content;
@@ -107,6 +108,40 @@ pub struct Store {
     pool: Arc<pool::Pool>,
     cache: Arc<content::PackCache>,
     ahead: ahead::Ahead,
+    written: PacksWritten,
+}
+
+/// Packs that commits have written.
+#[derive(Debug, Default)]
+struct PacksWritten {
+    packs: AtomicU64,
+    raw: AtomicU64,
+    stored: AtomicU64,
+}
+
+/// What became of packs since the database was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackCounts {
+    /// Times that a read found its pack decoded in memory.
+    pub hits: u64,
+    /// Times that it had to be read from the database.
+    pub misses: u64,
+    /// Packs that commits have written. What housekeeping writes again is not in these.
+    pub written: u64,
+    /// Bytes of content in them.
+    pub raw_bytes: u64,
+    /// Bytes that they take, compressed.
+    pub stored_bytes: u64,
+}
+
+impl Store {
+    /// What became of packs so far.
+    pub fn pack_counts(&self) -> PackCounts {
+        let (hits, misses) = self.cache.hits_and_misses();
+        let [written, raw_bytes, stored_bytes] =
+            [&self.written.packs, &self.written.raw, &self.written.stored].map(|count| count.load(Ordering::Relaxed));
+        PackCounts { hits, misses, written, raw_bytes, stored_bytes }
+    }
 }
 
 /// The one that writes. Dropping it without [`Writer::close`] is what a crash is: nothing committed is lost, and the

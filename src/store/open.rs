@@ -17,7 +17,7 @@ use super::length::{cut, whole};
 use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
-use super::{CreateOptions, Disk, HostDisk, NextIds, Store, StoreError, Superblock, Writer, superblock};
+use super::{CreateOptions, Disk, HostDisk, NextIds, PacksWritten, Store, StoreError, Superblock, Writer, superblock};
 use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid, failpoint};
 use crate::format::{Counts, Digest, InodeRow};
 
@@ -91,7 +91,13 @@ impl Store {
 
     fn on(disk: &Arc<dyn Disk>, path: &Path) -> Store {
         let pool = Arc::new(Pool::new(Arc::clone(disk), path.to_owned()));
-        Store { disk: Arc::clone(disk), pool, cache: Arc::new(PackCache::default()), ahead: Ahead::default() }
+        Store {
+            disk: Arc::clone(disk),
+            pool,
+            cache: Arc::new(PackCache::default()),
+            ahead: Ahead::default(),
+            written: PacksWritten::default(),
+        }
     }
 }
 

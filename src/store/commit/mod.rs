@@ -34,6 +34,7 @@ impl Writer {
         let packed = pack(contents(txn), self.state.next.pack, level);
         match write(&mut self.sql, &mut self.space, &self.state, txn, next, &packed) {
             Ok(state) => {
+                self.store.written.count(&packed);
                 self.state = state.clone();
                 Ok(state)
             }

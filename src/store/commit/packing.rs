@@ -7,6 +7,7 @@ use std::thread;
 use crate::base::limits::{COLD_PACK_LEVEL, PACK_BLOCKS, PACK_LEVEL, PACK_TARGET};
 use crate::base::{DataId, PackId, failpoint};
 use crate::format::{PackBuilder, content_hash, content_len};
+use crate::store::PacksWritten;
 use crate::store::rows::Place;
 
 /// One block's content, waiting to be packed.
@@ -33,6 +34,17 @@ pub(in crate::store) struct Packed {
     pub frame: Vec<u8>,
     /// Where each block lies in it.
     pub places: Vec<(DataId, Place)>,
+}
+
+impl PacksWritten {
+    /// Counts what a commit has stored.
+    pub(super) fn count(&self, packed: &[Packed]) {
+        let raw = packed.iter().flat_map(|pack| &pack.places).map(|(_, place)| u64::from(place.len)).sum();
+        let stored = packed.iter().map(|pack| pack.frame.len() as u64).sum();
+        self.packs.fetch_add(packed.len() as u64, Ordering::Relaxed);
+        self.raw.fetch_add(raw, Ordering::Relaxed);
+        self.stored.fetch_add(stored, Ordering::Relaxed);
+    }
 }
 
 /// Packs content again that was stored before.

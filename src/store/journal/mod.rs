@@ -14,6 +14,7 @@ mod segment;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -24,7 +25,7 @@ use self::segment::place;
 use super::disk::{Disk, DiskFile};
 use super::{StoreError, open};
 use crate::base::limits::{RECORD_MAX, UNAPPENDED_MAX};
-use crate::base::{Seq, failpoint};
+use crate::base::{Histogram, Seq, Tally, failpoint};
 use crate::format::journal::{Records, SegmentHeader};
 
 /// What operations that are not appended yet may lose to alignment: a page for each thread that may be at it.
@@ -81,7 +82,7 @@ pub struct Journal {
     left: AtomicU64,
     /// Segments that the appender can go on to.
     ready: AtomicUsize,
-    syncs: AtomicU64,
+    syncs: Histogram,
     /// The first failure of a write or a sync. It stays: nobody knows what is on the disk after it.
     failure: Mutex<Option<StoreError>>,
 }
@@ -136,7 +137,7 @@ impl Journal {
             bytes: AtomicU64::new(0),
             left: AtomicU64::new(start.left()),
             ready: AtomicUsize::new(has_second.into()),
-            syncs: AtomicU64::new(0),
+            syncs: Histogram::default(),
             failure: Mutex::new(None),
         })
     }
@@ -201,10 +202,11 @@ impl Journal {
         }
         let reached = self.appender.lock().begin_sync();
         failpoint::passed("the journal is not synced yet");
+        let begun = Instant::now();
         if !self.omit.sync {
             self.file.sync_data().map_err(|error| self.latch(StoreError::from_io(&self.path, &error)))?;
         }
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.syncs.record(begun.elapsed());
         failpoint::passed("the journal is synced and nobody was told");
         *synced = reached;
         Ok(())
@@ -312,8 +314,13 @@ impl Journal {
         JournalUsage {
             waiting: self.bytes.load(Ordering::Acquire).saturating_sub(appender.committed_bytes()),
             allocated: place(appender.segments() - 1).end,
-            syncs: self.syncs.load(Ordering::Relaxed),
+            syncs: self.syncs.tally().count(),
         }
+    }
+
+    /// The times that the disk was waited for, and how long each took.
+    pub fn sync_times(&self) -> Tally {
+        self.syncs.tally()
     }
 
     fn whole(&self) -> Result<(), StoreError> {
