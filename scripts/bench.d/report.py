@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from rows import Result, Scale
+from rows import Result, Row, Scale
 from sides import Ours
 
 CHART = "performance.svg"
@@ -118,9 +118,20 @@ def to_json(results: list[Result], machine: dict[str, Any], left_out: dict[str, 
     return json.dumps({"machine": machine, "rows": rows, "left_out": left_out}, indent=2, ensure_ascii=False) + "\n"
 
 
-def markdown(results: list[Result], machine: dict[str, Any], left_out: dict[str, str], charted: bool) -> str:
+def with_earlier(file: Path, rows: list[Row], results: list[Result]) -> tuple[list[Result], str]:
+    """Takes the rows that were not measured now from what an earlier run wrote down. All of them in their order, and which are
+    whose."""
+    said = json.loads(file.read_text())
+    found = {row["key"]: {side: kept["values"] for side, kept in row["sides"].items()} for row in said["rows"]}
+    now = {result.row.key: result for result in results}
+    old = [row for row in rows if row.key in found and row.key not in now]
+    all_of_them = [now[row.key] if row.key in now else Result(row, found[row.key]) for row in rows if row in old or row.key in now]
+    return all_of_them, f"Of an earlier run ({sentence(said['machine'])[:-1]}): {'; '.join(row.title for row in old)}."
+
+
+def markdown(results: list[Result], machine: dict[str, Any], left_out: dict[str, str], charted: bool, earlier: str) -> str:
     header, *lines = cells(results)
-    text = [sentence(machine), ""]
+    text = [sentence(machine), *([earlier] if earlier else []), ""]
     if charted:
         text += [f"![Each row's ratio beside its target]({CHART})", ""]
     text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
@@ -140,11 +151,11 @@ def put(page: Path, what: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
-def write_markdown(page: Path, results: list[Result], machine: dict[str, Any], left_out: dict[str, str]) -> None:
+def write_markdown(page: Path, results: list[Result], machine: dict[str, Any], left_out: dict[str, str], earlier: str) -> None:
     """Puts the table between the markers of the page, and the chart beside it. Where idle processors halt at once, the table
     has a place of its own: what it shows is mostly that."""
     halting = machine["halt_poll_ns"] == 0
-    put(page, "halting" if halting else "measured", markdown(results, machine, left_out, not halting))
+    put(page, "halting" if halting else "measured", markdown(results, machine, left_out, not halting, earlier))
     if not halting:
         page.with_name(CHART).write_text(chart(results))
 
