@@ -227,9 +227,44 @@ A cap may be set below what the session holds: then nothing new fits until enoug
         session: String,
     },
     /// Removes sessions, for good; refuses one that is mounted
+    #[command(after_help = "Examples:\n  sessionfs rm demo\n  sessionfs rm --all-idle --dry-run")]
     Rm {
+        #[arg(required_unless_present = "all_idle", conflicts_with = "all_idle", value_name = "SESSION")]
+        sessions: Vec<String>,
+        /// Those that gc would remove for being idle
+        #[arg(long)]
+        all_idle: bool,
+        /// Says what would go, and removes nothing
+        #[arg(long, requires = "all_idle")]
+        dry_run: bool,
+        /// The clock looks wrong, and is not
+        #[arg(long, requires = "all_idle")]
+        clock_is_right: bool,
+    },
+    /// Removes sessions that nobody used for long enough, and what is beyond the store's budget
+    #[command(after_help = "Examples:
+  sessionfs gc --dry-run
+  sessionfs gc --idle-days 30 --store-bytes 200G
+
+What is mounted, in use or pinned stays. A session whose last use cannot be read stays, too; then the exit status is 8.")]
+    Gc(GcArgs),
+    /// Keeps sessions from being removed by gc, until they are unpinned
+    Pin {
         #[arg(required = true, value_name = "SESSION")]
         sessions: Vec<String>,
+    },
+    /// Lets gc remove sessions again when they are idle
+    Unpin {
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
+    /// Sets after how many days without use a session may be removed
+    #[command(after_help = "Examples:\n  sessionfs retain demo 60\n  sessionfs retain demo default")]
+    Retain {
+        session: String,
+        /// Days, at least 1; default: the store's own number
+        #[arg(value_name = "DAYS|default", value_parser = idle_days)]
+        days: Days,
     },
     /// Verifies every invariant and checksum of a session, mounted or not
     Check { session: String },
@@ -318,6 +353,34 @@ A file has to belong to root or to the caller, and nobody else may write it.")]
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Says what would go, and removes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Days without use, for sessions without a number of their own [default: 14]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_days: Option<u32>,
+    /// Bytes on the disk that all sessions together may take; beyond it the longest idle go first [default: no bound]
+    #[arg(long, value_name = "SIZE")]
+    pub store_bytes: Option<Size>,
+    /// The clock looks wrong, and is not
+    #[arg(long)]
+    pub clock_is_right: bool,
+}
+
+/// A session's own number of idle days, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Days(pub Option<u32>);
+
+fn idle_days(text: &str) -> Result<Days, String> {
+    if text == "default" {
+        return Ok(Days(None));
+    }
+    let days = text.parse::<u32>().ok().filter(|&days| days > 0);
+    days.map(|days| Days(Some(days))).ok_or_else(|| format!("{text:?}: write days, at least 1, or default"))
 }
 
 /// Seconds of an interval.

@@ -44,6 +44,7 @@ exits! {
     JournalUnusable = 21, "the journal is missing, unreadable, or does not belong to the session database";
     ResumeIncomplete = 22, "the session is not what it was when last seen: incomplete, older, or another";
     BadSettings = 23, "a file or variable of settings makes no sense, or is not to be trusted";
+    ClockJumped = 24, "gc, rm --all-idle: the clock may be wrong, so nothing was removed";
     ServerDied = 121, "the file system's server died or does not answer";
     StopFailed = 122, "run: the command ended, but not everything could be committed";
     RunFailed = 125, "run: failed before the command started";

@@ -83,6 +83,7 @@ impl From<SessionError> for Failure {
                 _ => Exit::StoreUnusable,
             },
             SessionError::Database { source, .. } => of_store(source),
+            SessionError::Clock { .. } => Exit::ClockJumped,
             SessionError::Incomplete { .. } => Exit::ResumeIncomplete,
             SessionError::Limit { .. } | SessionError::Ephemeral(_) => Exit::Usage,
         };

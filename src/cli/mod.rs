@@ -89,7 +89,14 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Top { session, interval, count } => commands::top::top(&context, session.as_deref(), interval, count),
         Command::Resize { size, inodes, session } => commands::resize::resize(&context, &session, size, inodes),
-        Command::Rm { sessions } => commands::rm::rm(&context, &sessions),
+        Command::Rm { all_idle: true, dry_run, clock_is_right, .. } => {
+            commands::gc::all_idle(&context, dry_run, clock_is_right)
+        }
+        Command::Rm { sessions, .. } => commands::rm::rm(&context, &sessions),
+        Command::Gc(args) => commands::gc::gc(&context, &args),
+        Command::Pin { sessions } => commands::retain::pin(&context, &sessions, true),
+        Command::Unpin { sessions } => commands::retain::pin(&context, &sessions, false),
+        Command::Retain { session, days } => commands::retain::retain(&context, &session, days),
         Command::Check { session } => commands::check::check(&context, &session),
         Command::Sync { session } => commands::sync::sync(&context, &session),
         Command::DiscardJournal { session } => commands::discard::discard_journal(&context, &session),

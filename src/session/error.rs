@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::lock::Holder;
 use super::receipt::Lacks;
-use crate::base::SessionId;
+use super::retention::ClockJump;
+use super::status::rfc3339;
+use crate::base::{SessionId, Timestamp};
 use crate::fs::GlobError;
 use crate::store::StoreError;
 
@@ -62,6 +64,14 @@ pub enum SessionError {
         /// What is wrong with it.
         why: serde_json::Error,
     },
+    /// The clock is not to be believed, and sessions go by it.
+    #[error("nothing is removed, because the clock may be wrong: {}", clock(*now, jump))]
+    Clock {
+        /// What it says, in seconds since 1970.
+        now: i64,
+        /// What speaks against it.
+        jump: ClockJump,
+    },
     /// No directory for the store is known.
     #[error("no store is known: neither --store nor SESSIONFS_STORE, XDG_DATA_HOME or HOME is set")]
     NoStore,
@@ -92,6 +102,16 @@ pub enum SessionError {
 
 fn limit(given: u64, least: u64, unit: &str) -> String {
     if given < least { format!("needs at least {least} {unit}") } else { format!("has at most {} {unit}", i64::MAX) }
+}
+
+fn clock(now: i64, jump: &ClockJump) -> String {
+    let text = |secs| rfc3339(Timestamp::new(secs, 0));
+    match jump {
+        ClockJump::Back { seen } => format!("it says {}, and something happened here at {}", text(now), text(*seen)),
+        ClockJump::Ahead { seen } => {
+            format!("it says {}, and the last that happened here was at {}", text(now), text(*seen))
+        }
+    }
 }
 
 impl SessionError {
@@ -137,6 +157,7 @@ impl SessionError {
             SessionError::Ephemeral(_) => {
                 "--ephemeral target/ --ephemeral '/web/*/dist/'   # or: --ephemeral none".to_owned()
             }
+            SessionError::Clock { .. } => "date   # and when it is right, the same with --clock-is-right".to_owned(),
             SessionError::Limit { .. } => return None,
         })
     }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -152,6 +152,39 @@ impl StoreDir {
             }
         }
         Ok(all)
+    }
+
+    /// When something was last written down, in seconds since 1970; of no log: long ago.
+    pub(super) fn newest_event(&self, id: &SessionId) -> Result<i64, SessionError> {
+        let mut newest = 0;
+        for name in [EVENTS_BEFORE, EVENTS] {
+            let path = self.registry_of(id).join(name);
+            match fs::metadata(&path) {
+                Ok(meta) => newest = newest.max(meta.mtime()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(SessionError::Store { path, what: "read", source }),
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Takes away the log of a session that is long gone. A directory that got something new meanwhile stays.
+    pub(super) fn forget_events(&self, id: &SessionId) -> Result<(), SessionError> {
+        let dir = self.registry_of(id);
+        for name in [EVENTS_BEFORE, EVENTS] {
+            match fs::remove_file(dir.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SessionError::Store { path: dir.join(name), what: "written", source: error });
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&dir) {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY)) => {
+                Err(SessionError::Store { path: dir, what: "written", source: error })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn append_event(&self, id: &SessionId, what: What) -> Result<(), SessionError> {

@@ -124,7 +124,7 @@ impl StoreDir {
 
     /// Every session that the registry has something on, by name.
     pub(super) fn registered(&self) -> Result<Vec<SessionId>, SessionError> {
-        let path = self.path().join(REGISTRY);
+        let path = self.registry();
         let unreadable = |source| SessionError::Store { path: path.clone(), what: "read", source };
         let entries = match fs::read_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -139,9 +139,19 @@ impl StoreDir {
         Ok(found)
     }
 
+    /// Where the registry is.
+    pub(super) fn registry(&self) -> PathBuf {
+        self.path().join(REGISTRY)
+    }
+
+    /// Whether anything but events is known of a session.
+    pub(super) fn has_entry(&self, id: &SessionId) -> bool {
+        self.registry_of(id).join(ENTRY).exists()
+    }
+
     /// Where the registry keeps what it has on a session.
     pub(super) fn registry_of(&self, id: &SessionId) -> PathBuf {
-        self.path().join(REGISTRY).join(id.as_str())
+        self.registry().join(id.as_str())
     }
 
     /// The same, made if there is nothing yet.
@@ -149,7 +159,7 @@ impl StoreDir {
         let dir = self.registry_of(id);
         if !dir.is_dir() {
             self.create()?;
-            let all = self.path().join(REGISTRY);
+            let all = self.registry();
             for made in [&all, &dir] {
                 make(made, false)?;
                 self.give_to_owner(made).map_err(|source| SessionError::Store {

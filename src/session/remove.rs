@@ -19,15 +19,30 @@ impl StoreDir {
     /// The directory is renamed first, so that a session is there whole or not at all, also after a crash half way.
     /// `by`: what the log of events says did it.
     pub fn remove(&self, id: &SessionId, by: &str) -> Result<u64, SessionError> {
+        let removed = self.remove_if(id, by, &mut |_| Ok(true))?;
+        Ok(removed.unwrap_or(0)) // It was never kept.
+    }
+
+    /// The same of a session that `still`, asked when its lock is held, wants to go; `None` when it does not.
+    pub(super) fn remove_if(
+        &self,
+        id: &SessionId,
+        by: &str,
+        still: &mut dyn FnMut(&SessionDir) -> Result<bool, SessionError>,
+    ) -> Result<Option<u64>, SessionError> {
         self.sweep();
         let dir = self.session(id);
         let unwritable = |source| SessionError::Store { path: dir.path().to_owned(), what: "written", source };
         // A directory without a session database is what a crashed creation leaves: `rm` takes that, too.
         match fs::symlink_metadata(dir.path()) {
             Ok(meta) if meta.is_dir() => {}
-            _ => return self.give_up_lost(id, by),
+            _ => return self.give_up_lost(id, by, still),
         }
-        let taken = Lock::take(&dir.lock_file(), &Holder::current("rm", None)).map_err(unwritable)?;
+        let taken = match Lock::take(&dir.lock_file(), &Holder::current(by, None)) {
+            // Another removal was first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.give_up_lost(id, by, still),
+            other => other.map_err(unwritable)?,
+        };
         let _lock = match taken {
             Taken::Ours(lock) => lock,
             Taken::Theirs(holder) if holder.mountpoint.is_some() => {
@@ -35,6 +50,9 @@ impl StoreDir {
             }
             Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
         };
+        if !still(&dir)? {
+            return Ok(None);
+        }
         self.forget_witness(id)?;
         failpoint::passed("a session to be removed is no longer missed and still there");
         let freed = self.set_aside(&dir)?;
@@ -42,7 +60,7 @@ impl StoreDir {
         // for the next of this name, which it can be told otherwise.
         self.forget_entry(id)?;
         self.record(id, What::Removed { by: by.to_owned(), freed });
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
@@ -55,15 +73,23 @@ impl StoreDir {
     }
 
     /// A session whose directory is lost is only in the registry.
-    fn give_up_lost(&self, id: &SessionId, by: &str) -> Result<u64, SessionError> {
+    fn give_up_lost(
+        &self,
+        id: &SessionId,
+        by: &str,
+        still: &mut dyn FnMut(&SessionDir) -> Result<bool, SessionError>,
+    ) -> Result<Option<u64>, SessionError> {
         let is_missed = self.entry(id).map_or(true, |entry| entry.witness.is_some());
         if !is_missed {
             return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() });
         }
+        if !still(&self.session(id))? {
+            return Ok(None);
+        }
         self.forget_witness(id)?;
         self.forget_entry(id)?;
         self.record(id, What::Removed { by: by.to_owned(), freed: 0 });
-        Ok(0)
+        Ok(Some(0))
     }
 
     /// What is left to do with the lock held.
@@ -81,7 +107,7 @@ impl StoreDir {
     }
 
     /// Deletes what a removal that was interrupted has left. Its lock is free, because its remover is dead.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let Ok(entries) = fs::read_dir(self.path()) else { return };
         for entry in entries.flatten() {
             let is_aside = entry.file_name().to_string_lossy().starts_with(SET_ASIDE);

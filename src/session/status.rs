@@ -73,6 +73,15 @@ pub struct Status {
     /// Of this mount; of a session that is not mounted, the last one's.
     #[serde(default)]
     pub verified: Verified,
+    /// Never removed for being idle, or for the store's budget.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Days without use after which it may be removed.
+    #[serde(default)]
+    pub idle_days: Option<u32>,
+    /// When that is, if nobody uses it until then; `None` when it is pinned or in use.
+    #[serde(default)]
+    pub expires: Option<String>,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -169,6 +178,8 @@ impl Status {
             mountpoint: holder.and_then(|holder| holder.mountpoint),
             database_bytes: dir.disk_bytes(),
             failed,
+            pinned: entry.settings.pinned,
+            idle_days: entry.settings.idle_days,
             ephemeral: entry.settings.ephemeral,
             runtime_version: entry.settings.runtime_version,
             last_stop: entry.last_stop,

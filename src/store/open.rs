@@ -84,6 +84,14 @@ impl Store {
         Ok(Arc::new(store))
     }
 
+    /// Makes a session look as if it was last used then. Nobody has it open.
+    #[cfg(test)]
+    pub fn set_last_active(path: &Path, last_active: Timestamp) -> Result<(), StoreError> {
+        let sql = connect(HostDisk::shared().as_ref(), path, true)?;
+        let state = superblock::read(&sql)?;
+        superblock::write(&sql, &Superblock { last_active, ..state }).map_err(|error| error.on(&sql))
+    }
+
     /// The disk that holds it.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk

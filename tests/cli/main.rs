@@ -5,6 +5,7 @@
 mod bad_input;
 mod config;
 mod doctor;
+mod gc;
 mod ids;
 mod life;
 mod mount;

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::status::state;
+use crate::base::Timestamp;
 use crate::cli::access::{Access, finish, reach, target};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes, stdout_failure, table};
@@ -14,7 +15,7 @@ pub fn sessions(context: &Context) -> Result<u8, Failure> {
     let mut all = Vec::new();
     for dir in context.store.sessions()? {
         match Status::read_or_explain(&dir) {
-            Ok(status) => all.push(status),
+            Ok(status) => all.push(status.expiring(context.config().retention.idle_days)),
             // Removed while we looked.
             Err(_) if !dir.exists()? => {}
             Err(error) => return Err(error.into()),
@@ -29,18 +30,29 @@ pub fn sessions(context: &Context) -> Result<u8, Failure> {
             let _ = writeln!(io::stderr(), "no sessions in {}", context.store.path().display());
             return Ok(());
         }
-        let head = ["SESSION", "USED", "CAP", "FILES", "LAST ACTIVE", "STATE", "MOUNTED AT"].map(str::to_owned);
+        let head =
+            ["SESSION", "USED", "CAP", "FILES", "LAST ACTIVE", "EXPIRES", "STATE", "MOUNTED AT"].map(str::to_owned);
         let mut rows = vec![head.to_vec()];
-        rows.extend(all.iter().map(row));
+        let warn = context.config().retention.warn_days;
+        rows.extend(all.iter().map(|status| row(status, warn)));
         table(out, &rows, &[false, true, true, true])
     })?;
     Ok(0)
 }
 
-fn row(status: &Status) -> Vec<String> {
+fn row(status: &Status, warn_days: u32) -> Vec<String> {
     let mountpoint = status.mountpoint.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     if let Some(error) = &status.error {
-        return vec![status.session.clone(), "?".into(), "?".into(), "?".into(), "?".into(), error.clone(), mountpoint];
+        return vec![
+            status.session.clone(),
+            "?".into(),
+            "?".into(),
+            "?".into(),
+            "?".into(),
+            "?".into(),
+            error.clone(),
+            mountpoint,
+        ];
     }
     vec![
         status.session.clone(),
@@ -48,9 +60,22 @@ fn row(status: &Status) -> Vec<String> {
         human_bytes(status.bytes_limit),
         status.files.to_string(),
         status.last_active.clone(),
+        expiry(status, warn_days),
         state(status),
         mountpoint,
     ]
+}
+
+/// When a session goes. What goes soon has a mark, which colours would not leave in a pipe.
+fn expiry(status: &Status, warn_days: u32) -> String {
+    let now = Timestamp::now().secs;
+    match (status.expires_at(0), &status.expires) {
+        _ if status.pinned => "never, pinned".to_owned(),
+        (Some(at), Some(_)) if at <= now => "now !".to_owned(),
+        (Some(at), Some(text)) if at <= now.saturating_add(i64::from(warn_days) * 86_400) => format!("{text} !"),
+        (_, Some(text)) => text.clone(),
+        (_, None) => String::new(),
+    }
 }
 
 pub fn tree(context: &Context, text: &str) -> Result<u8, Failure> {

@@ -30,6 +30,7 @@ pub fn status(context: &Context, session: &str) -> Result<u8, Failure> {
             Status::read(&dir)?
         }
     };
+    let status = status.expiring(context.config().retention.idle_days);
     context.answer(&status, |out| print(out, &status))?;
     Ok(0)
 }
@@ -70,6 +71,11 @@ fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         ("last active", status.last_active.clone()),
         ("uuid", status.uuid.clone()),
     ]);
+    match &status.expires {
+        _ if status.pinned => rows.push(("expires", "never, pinned".to_owned())),
+        Some(at) => rows.push(("expires", at.clone())),
+        None => {}
+    }
     if let Some(version) = &status.runtime_version {
         rows.push(("runtime", version.clone()));
     }
