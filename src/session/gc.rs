@@ -343,6 +343,9 @@ mod tests {
             // Two at once, until there is no load any more.
             for _ in 0..2 {
                 scope.spawn(|| {
+                    while at.load(Ordering::Relaxed) < EACH / 4 {
+                        std::thread::yield_now();
+                    }
                     while !ends.load(Ordering::Relaxed) {
                         let done = store.collect(&collecting(14), now()).unwrap();
                         assert!(done.failed.is_empty() && done.unreadable.is_empty(), "{done:?}");
@@ -356,6 +359,7 @@ mod tests {
         expected.extend(["fresh".to_owned(), "busy-0".to_owned()]);
         let (alive, made) = (alive.into_inner().unwrap(), made.into_inner().unwrap());
         eprintln!("{} collections, {} used meanwhile, {} made", rounds.into_inner(), alive.len(), made.len());
+        assert!(alive.len() + 4 >= EACH / 4, "too little load to tell anything");
         expected.extend(alive);
         expected.extend(made);
         // What was just judged when somebody wanted it, or not yet, goes now; and what was held.
