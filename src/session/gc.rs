@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SessionError;
 use super::layout::{SessionDir, StoreDir};
 use super::lock::Lock;
+use super::remove::unique;
 use super::retention::{DAY, Known, Reason, Rules, Verdict, decide, expires_at, judge_clock};
 use super::status::{Status, rfc3339};
 use crate::base::SessionId;
@@ -181,7 +182,9 @@ impl StoreDir {
         if !all.is_dir() {
             return Ok(());
         }
-        let (path, new) = (all.join(MARK), all.join(format!("{MARK}.new-{}", std::process::id())));
+        // Two may do this at once, also with the same process ID in two containers.
+        let new = all.join(format!("{MARK}.new-{}-{}", std::process::id(), unique()));
+        let path = all.join(MARK);
         let write = || {
             let ran = Timestamp::from_second(now).map_err(io::Error::other)?;
             let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

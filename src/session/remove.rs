@@ -118,7 +118,7 @@ impl StoreDir {
     }
 }
 
-fn unique() -> u64 {
+pub(super) fn unique() -> u64 {
     let now = crate::base::Timestamp::now();
     (now.secs as u64).wrapping_mul(1_000_000_000).wrapping_add(now.nanos.into())
 }
