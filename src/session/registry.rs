@@ -176,7 +176,12 @@ impl StoreDir {
         let mut text = serde_json::to_vec_pretty(entry)?;
         text.push(b'\n');
         let new = dir.join(".entry.json.new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // In the place of what a crash has left; and nothing is written through a link that somebody has put there.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
         self.give_to_owner(&new)?;
         file.sync_all()?;
@@ -233,6 +238,18 @@ mod tests {
             }
         });
         assert_eq!(store.entry(&id).unwrap().settings.ephemeral.len(), 8);
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let (temp, store, id) = store();
+        let elsewhere = temp.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        let dir = store.make_registry_of(&id).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.join(".entry.json.new")).unwrap();
+        store.update_entry(&id, |entry| entry.settings.pinned = true).unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");
+        assert!(store.entry(&id).unwrap().settings.pinned);
     }
 
     #[test]
