@@ -19,6 +19,7 @@ mod inode;
 mod lanes;
 mod load;
 mod names;
+mod observe;
 mod operations;
 mod readdir;
 mod rename;
@@ -113,6 +114,7 @@ impl Core {
             unseen_modes: Vec::new(),
             deleted: 0,
             resizes: VecDeque::new(),
+            observations: Vec::new(),
             refusal: None,
             starved: false,
             committed: Seq(superblock.next.seq.0.saturating_sub(1)),
@@ -197,6 +199,11 @@ impl Core {
             syncs: self.journal.sync_times(),
             packs: self.store.pack_counts(),
         }
+    }
+
+    /// When the mount was first used: something in it was read or changed, and not only looked at.
+    pub fn first_used(&self) -> Option<Instant> {
+        self.operations.first_used()
     }
 
     /// Gives back references that the kernel held. With the last one an unlinked inode is gone.

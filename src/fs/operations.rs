@@ -4,8 +4,9 @@
 //! that they do not take each other's cache lines.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::base::{Errno, Histogram, Tally};
 
@@ -68,6 +69,14 @@ kinds! {
     Removexattr = "removexattr",
 }
 
+impl OpKind {
+    /// Whether it reads or changes what is there. What is only looked at may be looked at by whoever passes by.
+    fn is_use(self) -> bool {
+        use OpKind::{Getattr, Getxattr, Listxattr, Lookup, Readlink};
+        !matches!(self, Lookup | Getattr | Getxattr | Listxattr | Readlink)
+    }
+}
+
 const KINDS: usize = OpKind::ALL.len();
 const ERRNOS: usize = Errno::ALL.len();
 
@@ -87,6 +96,8 @@ pub(super) struct Operations {
     /// By kind and errno.
     errors: Box<[[AtomicU64; ERRNOS]]>,
     threads: AtomicUsize,
+    /// When the first began that was a use.
+    first_used: OnceLock<Instant>,
 }
 
 /// What the operations of one kind have come to.
@@ -117,18 +128,29 @@ impl Default for Operations {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             errors: (0..KINDS).map(|_| [const { AtomicU64::new(0) }; ERRNOS]).collect(),
             threads: AtomicUsize::new(0),
+            first_used: OnceLock::new(),
         }
     }
 }
 
 impl Operations {
     /// Counts one that has ended.
-    pub fn count(&self, kind: OpKind, took: Duration, error: Option<Errno>) {
+    pub fn count(&self, kind: OpKind, begun: Instant, error: Option<Errno>) {
+        let took = begun.elapsed();
+        if self.first_used.get().is_none() && kind.is_use() {
+            // Of two at once, either is the first.
+            let _ = self.first_used.set(begun);
+        }
         self.shard().took[kind as usize].record(took);
         let of = |error| Errno::ALL.iter().position(|&one| one == error);
         if let Some(at) = error.and_then(of) {
             self.errors[kind as usize][at].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// When the first began that read or changed something.
+    pub fn first_used(&self) -> Option<Instant> {
+        self.first_used.get().copied()
     }
 
     pub fn read(&self, bytes: usize) {
@@ -175,8 +197,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 * SHARDS {
                 scope.spawn(|| {
-                    operations.count(OpKind::Write, Duration::from_micros(3), None);
-                    operations.count(OpKind::Lookup, Duration::from_micros(1), Some(Errno::NoEnt));
+                    let now = Instant::now();
+                    operations.count(OpKind::Lookup, now, Some(Errno::NoEnt));
+                    operations.count(OpKind::Write, now, None);
                     operations.written(7);
                 });
             }

@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 
 use super::data::Bytes;
 use super::inode::{Dir, Inode};
+use super::observe::Observation;
 use super::resize::Resize;
 use super::sealed::Sealed;
 use crate::base::limits::{DIRTY_COMMIT, DIRTY_ROWS_COMMIT, PIECE_SIZE};
@@ -108,6 +109,8 @@ pub(super) struct State {
     pub deleted: u64,
     /// Caps that are to be changed.
     pub resizes: VecDeque<Resize>,
+    /// Who wants to know what is changed.
+    pub observations: Vec<Observation>,
     pub refusal: Option<Refusal>,
     /// The journal found no room when it last asked the disk for some.
     pub starved: bool,
@@ -242,16 +245,16 @@ impl<'a> Op<'a> {
     /// Merges a row change into the running transaction; from here on the operation cannot fail.
     pub fn record(&mut self, change: Change<'_>) {
         self.changed = true;
-        let State { records, running, journaled, .. } = &mut *self.look.state;
-        note(*journaled, records, running, change);
+        let State { records, running, journaled, observations, .. } = &mut *self.look.state;
+        note(*journaled, records, running, observations, change);
     }
 
     /// Records an inode's row as it now is in memory.
     pub fn record_inode(&mut self, ino: Ino) {
-        let State { inodes, records, running, journaled, .. } = &mut *self.look.state;
+        let State { inodes, records, running, journaled, observations, .. } = &mut *self.look.state;
         if let Some(inode) = inodes.get(&ino) {
             self.changed = true;
-            note(*journaled, records, running, Change::Inode(&inode.row));
+            note(*journaled, records, running, observations, Change::Inode(&inode.row));
         }
     }
 
@@ -337,7 +340,14 @@ impl<'a> Op<'a> {
 }
 
 /// Makes a row change part of the operation that is under way: of its record, and of its transaction.
-fn note(journaled: bool, records: &mut Records, running: &mut Transaction, change: Change<'_>) {
+fn note(
+    journaled: bool,
+    records: &mut Records,
+    running: &mut Transaction,
+    observations: &mut [Observation],
+    change: Change<'_>,
+) {
+    observations.iter_mut().for_each(|one| one.see(&change));
     if journaled {
         records.change(&change);
     }

@@ -74,7 +74,7 @@ impl Fs {
         }
         let begun = Instant::now();
         let result = run();
-        self.operations.count(kind, begun.elapsed(), result.as_ref().err().copied());
+        self.operations.count(kind, begun, result.as_ref().err().copied());
         result
     }
 

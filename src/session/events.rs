@@ -1,28 +1,21 @@
-//! What has happened to a session, a line of JSON each: `<store>/.registry/<session>/events.jsonl`.
-//!
-//! It outlives the session, so that an expected reset or removal is not taken for a loss later. Nothing depends on it:
-//! what cannot be written is a warning. It is not synced either, so a power cut may take the last lines.
+//! What has happened to a session: `<store>/.registry/<session>/events.jsonl`. It outlives the session, so that an
+//! expected reset or removal is not taken for a loss later.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
 use super::layout::StoreDir;
+use super::lines::{Lines, now};
 use super::receipt::{Receipt, Resume, Witness};
 use super::verify::Verification;
 use super::version::VersionChange;
 use crate::base::SessionId;
 
-const EVENTS: &str = "events.jsonl";
-/// The one before, kept so that a log that begins anew is never empty.
-const EVENTS_BEFORE: &str = "events.1.jsonl";
-/// Bytes after which a new log begins.
-const EVENTS_MAX: u64 = 1 << 20;
+const EVENTS: Lines = Lines { name: "events.jsonl", before: "events.1.jsonl", max: 1 << 20 };
 
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +37,9 @@ pub enum What {
         by: String,
         /// Where it is mounted, if it is.
         mountpoint: Option<PathBuf>,
+        /// How long opening it took.
+        #[serde(default)]
+        opening_millis: Option<u64>,
         /// How that went, and what was found.
         #[serde(flatten)]
         resume: Box<Resume>,
@@ -56,6 +52,9 @@ pub enum What {
         reason: String,
         /// How long it was open.
         millis: u64,
+        /// How long after its opening somebody first read or changed something in it, if anybody did.
+        #[serde(default)]
+        first_used_millis: Option<u64>,
         /// What it left.
         #[serde(flatten)]
         receipt: Receipt,
@@ -114,6 +113,28 @@ pub enum What {
         #[serde(flatten)]
         receipt: Receipt,
     },
+    /// A step of its set-up was done, or not.
+    SetUp {
+        /// What it is called.
+        step: String,
+        /// What it depends on.
+        key: String,
+        /// Why it was not passed over.
+        why: SetUpReason,
+        /// How long it took.
+        millis: u64,
+        /// Its exit status; -1 when its time was up. Only 0 is done.
+        exit: i32,
+    },
+    /// A step of its set-up had been done before.
+    SetUpSkipped {
+        /// What it is called.
+        step: String,
+        /// What it depends on.
+        key: String,
+        /// How long it took when it was done.
+        saved_millis: u64,
+    },
     /// It was removed.
     Removed {
         /// By whom: `rm`, `gc`.
@@ -126,59 +147,39 @@ pub enum What {
     Other,
 }
 
+/// Why a step of a set-up is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetUpReason {
+    /// The session has no trace of it.
+    First,
+    /// What it depends on is not what it was.
+    KeyChanged,
+}
+
 impl StoreDir {
     /// Writes down that something has happened, now.
     pub fn record(&self, id: &SessionId, what: What) {
-        if let Err(error) = self.append_event(id, what) {
+        if let Err(error) = EVENTS.append(self, id, &Event { at: now(), what }) {
             log::warn!("session {id}: an event could not be written down: {error}");
         }
     }
 
-    /// What has happened to a session, the oldest first, as far back as it is known. Lines that cannot be read, as a
-    /// power cut leaves them, are passed over.
+    /// What has happened to a session, the oldest first, as far back as it is known.
     pub fn events(&self, id: &SessionId) -> Result<Vec<Event>, SessionError> {
-        let mut all = Vec::new();
-        for name in [EVENTS_BEFORE, EVENTS] {
-            let path = self.registry_of(id).join(name);
-            let text = match fs::read(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(|source| SessionError::Store { path: path.clone(), what: "read", source })?,
-            };
-            for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                match serde_json::from_slice(line) {
-                    Ok(event) => all.push(event),
-                    Err(error) => log::warn!("{}: a line is not an event: {error}", path.display()),
-                }
-            }
-        }
-        Ok(all)
+        EVENTS.read(self, id)
     }
 
     /// When something was last written down, in seconds since 1970; of no log: long ago.
     pub(super) fn newest_event(&self, id: &SessionId) -> Result<i64, SessionError> {
-        let mut newest = 0;
-        for name in [EVENTS_BEFORE, EVENTS] {
-            let path = self.registry_of(id).join(name);
-            match fs::metadata(&path) {
-                Ok(meta) => newest = newest.max(meta.mtime()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(SessionError::Store { path, what: "read", source }),
-            }
-        }
-        Ok(newest)
+        EVENTS.newest(self, id)
     }
 
-    /// Takes away the log of a session that is long gone. A directory that got something new meanwhile stays.
+    /// Takes away the logs of a session that is long gone. A directory that got something new meanwhile stays.
     pub(super) fn forget_events(&self, id: &SessionId) -> Result<(), SessionError> {
+        EVENTS.forget(self, id)?;
+        self.forget_commands(id)?;
         let dir = self.registry_of(id);
-        for name in [EVENTS_BEFORE, EVENTS] {
-            match fs::remove_file(dir.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(SessionError::Store { path: dir.join(name), what: "written", source: error });
-                }
-                _ => {}
-            }
-        }
         match fs::remove_dir(&dir) {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY)) => {
                 Err(SessionError::Store { path: dir, what: "written", source: error })
@@ -186,41 +187,6 @@ impl StoreDir {
             _ => Ok(()),
         }
     }
-
-    fn append_event(&self, id: &SessionId, what: What) -> Result<(), SessionError> {
-        let dir = self.make_registry_of(id)?;
-        let path = dir.join(EVENTS);
-        let append = || {
-            begin_anew(&dir, &path)?;
-            let mut line = serde_json::to_vec(&Event { at: now(), what })?;
-            line.push(b'\n');
-            // One write to a file opened for appending, so lines of two processes do not mix.
-            let mut file =
-                File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
-            file.write_all(&line)?;
-            self.give_to_owner(&path)
-        };
-        append().map_err(|source| SessionError::Store { path: path.clone(), what: "written", source })
-    }
-}
-
-/// To the millisecond: nobody reads more.
-pub(super) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
-}
-
-/// Keeps the log bounded. Two who come here at once could each set aside a log; the second finds a short one, or none.
-fn begin_anew(dir: &Path, path: &Path) -> io::Result<()> {
-    if !fs::metadata(path).is_ok_and(|meta| meta.len() > EVENTS_MAX) {
-        return Ok(());
-    }
-    let turn = File::open(dir)?;
-    turn.lock()?;
-    if fs::metadata(path).is_ok_and(|meta| meta.len() > EVENTS_MAX) {
-        fs::rename(path, dir.join(EVENTS_BEFORE))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -238,7 +204,7 @@ mod tests {
         let id: SessionId = "a".parse().unwrap();
         assert_eq!(store.events(&id).unwrap(), []);
         store.record(&id, removed(1));
-        let path = store.registry_of(&id).join(EVENTS);
+        let path = store.registry_of(&id).join(EVENTS.name);
         let mut text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("{\"at\":\"20") && text.contains("\"event\":\"removed\""), "{text}");
         text += "{\"at\":\"2031-01-02T03:04:05Z\",\"event\":\"beamed_up\",\"to\":7}\n{\"at\":\"20";

@@ -3,11 +3,13 @@
 //! A session is a directory of the store. Whoever works on one first takes its lock ([`StoreDir::lock`] gives a
 //! [`LockedSession`]), then opens it ([`LockedSession::open`] gives a [`Session`]), and stops it ([`Session::stop`]).
 
+mod commands;
 mod error;
 mod events;
 mod figures;
 mod gc;
 mod layout;
+mod lines;
 mod lock;
 mod open;
 mod receipt;
@@ -20,8 +22,9 @@ pub mod tree;
 mod verify;
 mod version;
 
+pub use commands::{Changed, CommandRecord, CommandStatus};
 pub use error::SessionError;
-pub use events::{Event, What};
+pub use events::{Event, SetUpReason, What};
 pub use figures::{Figures, OperationFigures, Times};
 pub use gc::{Collect, Collected, Collection, Left};
 pub use layout::{SessionDir, StoreDir};

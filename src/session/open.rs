@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::SessionError;
 use super::events::What;
@@ -38,6 +39,8 @@ pub struct OpenOptions {
 pub struct LockedSession {
     pub(super) dir: SessionDir,
     lock: Lock,
+    /// Since when.
+    since: Instant,
     /// Whether the directory was made for this; then a failure takes it away again.
     made: bool,
     /// A runtime version that is to be kept once the session is open.
@@ -65,7 +68,7 @@ impl StoreDir {
             Taken::Theirs(holder) => Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
             // Between the look and the lock it may have been removed; what `lock` made is then taken away again.
             Taken::Ours(lock) => {
-                let locked = LockedSession { dir, lock, made, stated: None, switched: None };
+                let locked = LockedSession { dir, lock, since: Instant::now(), made, stated: None, switched: None };
                 let settled =
                     locked.settle().and_then(|()| if existing { self.existing(id).map(drop) } else { Ok(()) });
                 match settled {
@@ -116,8 +119,8 @@ impl LockedSession {
                 return Err(error);
             }
         };
-        let LockedSession { dir, lock, stated, switched, .. } = self;
-        Ok(Session::begin(dir, lock, (store, fs), resume, stated.or(switched)))
+        let LockedSession { dir, lock, since, stated, switched, .. } = self;
+        Ok(Session::begin(dir, (lock, since), (store, fs), resume, stated.or(switched)))
     }
 
     fn try_open(&self, options: &OpenOptions) -> Result<(Arc<Store>, Arc<Fs>, Resume), SessionError> {
@@ -259,7 +262,7 @@ impl LockedSession {
             Lacks::Database(_) | Lacks::Rest { .. } | Lacks::Paths(_) => return Err(self.incomplete(*lacks)),
         };
         home.update_entry(self.dir.id(), |entry| {
-            let seen = Witness { receipt: found.clone(), at: super::events::now() };
+            let seen = Witness { receipt: found.clone(), at: super::lines::now() };
             *entry = Entry { settings: entry.settings.clone(), witness: Some(seen), ..Entry::default() };
         })?;
         home.record(self.dir.id(), What::Accepted { instead_of: entry.witness, receipt: found.clone() });

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
-use super::events::now;
 use super::layout::{StoreDir, make};
+use super::lines::now;
 use super::receipt::{Receipt, Witness};
 use super::verify::Verification;
 use super::version::Switching;

@@ -27,6 +27,8 @@ pub struct Session {
     resume: Resume,
     version_change: Option<VersionChange>,
     verifier: Arc<Verifier>,
+    /// When its lock was taken, and since when it is open.
+    locked: Instant,
     since: Instant,
     /// Whether its end is in the log of events.
     ended: AtomicBool,
@@ -37,13 +39,13 @@ impl Session {
     /// Begins its use, which the log of events is told.
     pub(super) fn begin(
         dir: SessionDir,
-        lock: Lock,
+        (lock, locked): (Lock, Instant),
         (store, fs): (Arc<Store>, Arc<Fs>),
         resume: Resume,
         version_change: Option<VersionChange>,
     ) -> Session {
         let (verifier, since, ended) = (Arc::default(), Instant::now(), AtomicBool::new(false));
-        let session = Session { dir, store, fs, resume, version_change, verifier, since, ended, lock };
+        let session = Session { dir, store, fs, resume, version_change, verifier, locked, since, ended, lock };
         session.record_start();
         session
     }
@@ -122,7 +124,9 @@ impl Session {
     fn record_start(&self) {
         if self.is_mounted() || self.resume.how != How::Resumed {
             let mountpoint = self.lock.taken_by().mountpoint.clone();
-            let started = What::Started { by: self.command(), mountpoint, resume: Box::new(self.resume.clone()) };
+            let opening_millis = Some(millis(self.since - self.locked));
+            let resume = Box::new(self.resume.clone());
+            let started = What::Started { by: self.command(), mountpoint, opening_millis, resume };
             self.dir.home().record(self.id(), started);
         }
     }
@@ -137,9 +141,10 @@ impl Session {
             Ok(receipt) => {
                 home.witness(self.id(), receipt, true);
                 if self.is_mounted() || receipt.txid != self.resume.receipt.txid {
-                    let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let (reason, receipt) = (reason.to_owned(), receipt.clone());
-                    home.record(self.id(), What::Stopped { by, reason, millis, receipt });
+                    let first_used_millis = self.fs.first_used().map(|first| millis(first - self.since));
+                    let millis = millis(self.since.elapsed());
+                    home.record(self.id(), What::Stopped { by, reason, millis, first_used_millis, receipt });
                 }
             }
         }
@@ -214,4 +219,9 @@ impl Session {
         self.record_end(reason, report.as_ref().map(|report| &report.receipt));
         report
     }
+}
+
+/// Whole milliseconds.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

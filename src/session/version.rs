@@ -13,8 +13,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
-use super::events::{What, now};
+use super::events::What;
 use super::layout::{SessionDir, StoreDir};
+use super::lines::now;
 use super::lock::{Holder, Lock, Taken};
 use super::open::LockedSession;
 use super::receipt::{Receipt, Witness};

@@ -3,7 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
 use crate::cli::receipt::{resumed, state};
-use crate::session::{Event, SessionError, What};
+use crate::session::{Event, SessionError, SetUpReason, What};
 
 /// The events of a session, removed or not.
 pub fn events(context: &Context, session: &str, last: Option<usize>) -> Result<u8, Failure> {
@@ -24,11 +24,11 @@ pub fn events(context: &Context, session: &str, last: Option<usize>) -> Result<u
 /// One line.
 fn described(session: &str, event: &Event) -> String {
     match &event.what {
-        What::Started { by, mountpoint, resume } => {
+        What::Started { by, mountpoint, resume, .. } => {
             let at = mountpoint.as_ref().map(|at| format!(" at {}", at.display())).unwrap_or_default();
             format!("{by}{at}: {}", resumed(session, resume))
         }
-        What::Stopped { by, reason, millis, receipt } => {
+        What::Stopped { by, reason, millis, receipt, .. } => {
             format!("{by}: stopped after {:.1} s ({reason}): {}", *millis as f64 / 1000.0, state(receipt))
         }
         What::NotStopped { by, error } => format!("{by}: not stopped: {error}"),
@@ -54,6 +54,17 @@ fn described(session: &str, event: &Event) -> String {
         What::SplitOff { from, runtime_version, receipt } => {
             let version = runtime_version.as_deref().unwrap_or("?");
             format!("is what {from} was at runtime version {version}: {}", state(receipt))
+        }
+        What::SetUp { step, why, millis, exit, .. } => {
+            let why = match why {
+                SetUpReason::First => "",
+                SetUpReason::KeyChanged => " again, for what it depends on has changed",
+            };
+            let how = if *exit == 0 { "done".to_owned() } else { format!("failed ({exit})") };
+            format!("set-up {step:?}{why}: {how} after {:.1} s", *millis as f64 / 1000.0)
+        }
+        What::SetUpSkipped { step, saved_millis, .. } => {
+            format!("set-up {step:?} was done before: {:.1} s saved", *saved_millis as f64 / 1000.0)
         }
         What::Removed { by, freed } => format!("removed by {by}, {} freed", human_bytes(*freed)),
         What::Other => "something that a newer version wrote down".to_owned(),
