@@ -1,7 +1,8 @@
 //! The command line's grammar.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -54,7 +55,7 @@ pub struct Global {
 }
 
 /// How to open a session.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Opening {
     /// Cap in bytes, for example 512M or 1G; of a session that is there it is changed [default of a new one: 1G]
     #[arg(long, value_name = "BYTES")]
@@ -137,6 +138,72 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+/// What to run in a workspace, and how.
+#[derive(Debug, Args)]
+pub struct InWorkspace {
+    /// Ends the command and all that it has started after so many seconds, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// The directory it begins in, from the root of the workspace
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub cwd: Option<PathBuf>,
+    /// A variable of its environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(Variable::parse))]
+    pub env: Vec<Variable>,
+    /// As whom it runs: a name or a number, perhaps with a group [default: who mounted the session]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Where a session is mounted that is not [default: /mnt/workspace, where only the command sees it]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub mount: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    pub name: OsString,
+    pub value: OsString,
+}
+
+impl Variable {
+    fn parse(text: OsString) -> Result<Variable, String> {
+        let bytes = text.as_bytes();
+        match bytes.iter().position(|&byte| byte == b'=') {
+            Some(at) if at > 0 => Ok(Variable {
+                name: OsStr::from_bytes(&bytes[..at]).to_owned(),
+                value: OsStr::from_bytes(&bytes[at + 1..]).to_owned(),
+            }),
+            _ => Err("it is written NAME=VALUE".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sessionfs exec ticket-8421 -- npm test
+  sessionfs exec --timeout 900 --cwd web --env CI=1 ticket-8421 -- sh -c 'npm ci && npm test'
+  sessionfs exec --json ticket-8421 -- cargo test
+
+The command runs where the session is mounted, also in the private workspace of a `run`; a session that is not mounted is
+mounted for as long as it takes. Standard input is passed on, and so is what the command writes, each stream in its order.
+When it has ended, what it has left running stays with the mount, without a reader for what it writes to our streams.
+
+--json: a line of JSON for each of {\"contentStart\":{}}, {\"contentDelta\":{\"stdout\":\"...\"}} (or stderr; stdoutBase64,
+stderrBase64 for what is no UTF-8) and {\"contentStop\":{\"exitCode\":3,\"status\":\"COMPLETED\"}}; -1 and TIMED_OUT when its
+time was up.
+
+Exit status: the command's own; 128+N when signal N ended it; 124 when its time was up; 127 not found; 126 not
+executable; 125 when we failed before it started; 121 and 122 as with run.")]
+pub struct ExecArgs {
+    /// The session
+    pub session: String,
+    #[command(flatten)]
+    pub at: InWorkspace,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sessionfs mount ticket-8421                        at /mnt/workspace
@@ -159,6 +226,8 @@ pub struct MountArgs {
 pub enum Command {
     /// Runs a command in a session's workspace and ends with its status
     Run(RunArgs),
+    /// Runs a command in a session that is mounted, or is mounted for it, and ends with its status
+    Exec(ExecArgs),
     /// Mounts a session; returns once the mount serves
     Mount(MountArgs),
     /// Unmounts and stops a session; returns once everything is committed

@@ -46,10 +46,11 @@ exits! {
     BadSettings = 23, "a file or variable of settings makes no sense, or is not to be trusted";
     ClockJumped = 24, "gc, rm --all-idle: the clock may be wrong, so nothing was removed";
     ServerDied = 121, "the file system's server died or does not answer";
-    StopFailed = 122, "run: the command ended, but not everything could be committed";
-    RunFailed = 125, "run: failed before the command started";
-    CannotExecute = 126, "run: the command cannot be executed";
-    NotFound = 127, "run: the command was not found";
+    StopFailed = 122, "run, exec, setup: the command ended, but not everything could be committed";
+    TimedOut = 124, "exec, setup: the command's time was up, and everything it had started is ended";
+    RunFailed = 125, "run, exec, setup: failed before the command started";
+    CannotExecute = 126, "run, exec, setup: the command cannot be executed";
+    NotFound = 127, "run, exec, setup: the command was not found";
     Pipe = 141, "the reader of standard output went away";
 }
 
@@ -59,7 +60,7 @@ impl Exit {
         self as u8
     }
 
-    /// The number under `run`: what is below 121 belongs to the command there.
+    /// The number under `run` and `exec`: what is below 121 belongs to the command there.
     pub fn for_run(self) -> u8 {
         if self.code() >= Exit::ServerDied.code() { self.code() } else { Exit::RunFailed.code() }
     }
@@ -70,7 +71,7 @@ impl Exit {
         for (exit, meaning) in Exit::ALL {
             text += &format!("  {:>3}  {meaning}\n", exit.code());
         }
-        text + "  run ends with the status of its command, 128+N when signal N ended it."
+        text + "  run, exec and setup end with the status of their command, 128+N when signal N ended it."
     }
 }
 

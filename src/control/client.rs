@@ -2,13 +2,14 @@
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::frames::{FrameReader, FrameWriter, SentFault, receive, send};
 use super::message::{Fault, Reply, Request};
 use super::socket;
 use crate::session::tree::{Entry, Totals};
-use crate::session::{Figures, OpenOptions, SessionDir, Status, StopReport};
+use crate::session::{Changed, Figures, OpenOptions, SessionDir, Status, StopReport};
 
 /// Why a command to a server did not work.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,14 @@ impl Client {
     pub fn figures(mut self) -> Result<Figures, ControlError> {
         match self.ask(&Request::Figures)? {
             Reply::Figures(figures) => Ok(*figures),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Comes into the workspace.
+    pub fn visit(mut self) -> Result<Visit, ControlError> {
+        match self.ask(&Request::Visit)? {
+            Reply::Welcome { mountpoint } => Ok(Visit { client: self, mountpoint }),
             other => Err(unexpected(other)),
         }
     }
@@ -157,6 +166,40 @@ impl Client {
         match receive(&mut self.input).map_err(ControlError::Lost)? {
             Reply::Fault(fault) => Err(ControlError::Refused(fault)),
             reply => Ok(reply),
+        }
+    }
+}
+
+/// A stay in a workspace. It ends with the connection, when not before.
+#[derive(Debug)]
+pub struct Visit {
+    client: Client,
+    /// Where it is mounted, as the server sees it.
+    pub mountpoint: PathBuf,
+}
+
+impl Visit {
+    /// The server: its process by our numbers, where it has one, and its user and group.
+    pub fn server(&self) -> Option<(u32, u32, u32)> {
+        let peer = socket::peer(&self.client.stream).ok()?;
+        Some((u32::try_from(peer.pid).ok().filter(|&pid| pid != 0)?, peer.uid, peer.gid))
+    }
+
+    /// Whether the server is still there: what was learnt of its process before is true.
+    pub fn is_alive(&mut self) -> bool {
+        self.client.ask(&Request::Visit).is_ok()
+    }
+
+    /// Ends it. What was changed in the workspace meanwhile; and, where the mount was for those who visit and this was
+    /// the last, what is safe: then the server is gone and its lock is free.
+    pub fn leave(mut self) -> Result<(Changed, Option<StopReport>), ControlError> {
+        match self.client.ask(&Request::Leave)? {
+            Reply::Left(changed) => Ok((changed, None)),
+            Reply::LeftLast { changed, safe } => {
+                let _ = self.client.input.read_to_end(&mut Vec::new());
+                Ok((changed, Some(safe)))
+            }
+            other => Err(unexpected(other)),
         }
     }
 }

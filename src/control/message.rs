@@ -1,9 +1,11 @@
 //! What goes over the control socket.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::session::tree::Totals;
-use crate::session::{Figures, Status, StopReport};
+use crate::session::{Changed, Figures, Status, StopReport};
 
 /// A path of any bytes, in JSON: a string where it is UTF-8, otherwise its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,10 @@ pub enum Request {
         /// Also while files on the mount are open.
         lazy: bool,
     },
+    /// Come into the workspace: the mount stays at least until [`Request::Leave`], or the end of the connection.
+    Visit,
+    /// The visit on this connection is over.
+    Leave,
     /// A listing, as a stream of JSON lines.
     List {
         /// Of what.
@@ -102,6 +108,20 @@ pub enum Reply {
     Figures(Box<Figures>),
     /// To `sync` and `stop`: what is safe.
     Safe(StopReport),
+    /// To `visit`.
+    Welcome {
+        /// Where the workspace is mounted, as the server sees it.
+        mountpoint: PathBuf,
+    },
+    /// To `leave`, when the mount stays.
+    Left(Changed),
+    /// To `leave`, when it was the last one, and the mount was for those who visit.
+    LeftLast {
+        /// What was changed.
+        changed: Changed,
+        /// What is safe.
+        safe: StopReport,
+    },
     /// Frames follow, or may now be sent.
     Stream,
     /// To `import`, at its end.

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use super::frames::{FrameReader, FrameWriter, receive, send};
 use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
+use super::visits::Visits;
 use crate::fs::{Caller, Fs};
 use crate::session::tree::{self, Touched, TreeError};
 use crate::session::{Figures, OpenOptions, Session, SessionDir, SessionError, Status, StopReport, Verifier};
 use crate::store::{Store, StoreError};
 
 /// Requests at work at a time; more are told to come back.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 512;
 /// A client that does not say what it wants for so long is given up. A stream has no such limit: who reads it may be a
 /// pager, who sends it may wait for a disk, and one that is gone is noticed at once, by the end of the connection.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,30 +26,46 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Hooks {
     /// Stops the mount and the session; the answer comes when everything is committed, or says why it was not done.
     pub stop: Box<dyn Fn(Stopping) + Send + Sync>,
+    /// Where it is mounted.
+    pub mountpoint: Box<dyn Fn() -> PathBuf + Send + Sync>,
+    /// Whether the mount is for those who visit, and ends with the last of them.
+    pub for_visits: bool,
     /// Makes the kernel forget what an import has changed behind its back.
     pub invalidate: Box<dyn Fn(&Touched) + Send + Sync>,
 }
 
 /// A request to stop, to be answered.
 pub struct Stopping {
-    /// Also while files on the mount are open.
-    pub lazy: bool,
+    /// In which way.
+    pub how: Ending,
     /// Takes the answer; it has been sent when this returns.
     pub answer: Box<dyn FnOnce(Result<StopReport, Fault>) + Send>,
 }
 
+/// In which way a mount is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Not while files on it are open.
+    Unused,
+    /// Also then.
+    Lazy,
+    /// Whatever is left in it is ended first: it was made for visits, and the last is over.
+    Deserted,
+}
+
 /// The control socket, served. It ends with the process: its file goes by [`Server::remove`].
 pub struct Server {
-    dir: SessionDir,
+    shared: Arc<Shared>,
 }
 
 /// What the threads share.
-struct Shared {
+pub(super) struct Shared {
     dir: SessionDir,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     store: Arc<Store>,
     verifier: Arc<Verifier>,
-    hooks: Hooks,
+    pub(super) hooks: Hooks,
+    pub(super) visits: Visits,
     busy: AtomicUsize,
     patience: Duration,
 }
@@ -83,16 +101,23 @@ impl Server {
             store: Arc::clone(session.store()),
             verifier: Arc::clone(session.verifier()),
             hooks,
+            visits: Visits::default(),
             busy: AtomicUsize::new(0),
             patience,
         });
-        std::thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &shared))?;
-        Ok(Server { dir: session.dir().clone() })
+        let accepting = Arc::clone(&shared);
+        std::thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &accepting))?;
+        Ok(Server { shared })
+    }
+
+    /// Lets nobody come to visit any more, if nobody is there; whether that is so.
+    pub fn close(&self) -> bool {
+        self.shared.visits.close()
     }
 
     /// Takes the socket away, while the session's lock is still held: afterwards it may be another server's.
     pub fn remove(self) {
-        let _ = std::fs::remove_file(self.dir.socket());
+        let _ = std::fs::remove_file(self.shared.dir.socket());
     }
 }
 
@@ -122,7 +147,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     }
 }
 
-fn refuse(message: &str, errno: i32) -> Reply {
+pub(super) fn refuse(message: &str, errno: i32) -> Reply {
     Reply::Fault(Fault { message: message.to_owned(), errno: Some(errno), ..Fault::default() })
 }
 
@@ -151,6 +176,8 @@ impl Shared {
             }
             Request::Sync => send(&mut out, &safe(self.sync().map_err(|error| fault(&error))))?,
             Request::Stop { lazy } => return self.stop(stream, lazy),
+            Request::Visit => return self.visit(stream, &mut input),
+            Request::Leave => send(&mut out, &refuse("nobody has come in on this connection", libc::EINVAL))?,
             Request::Import { path, under } => self.import(peer, &path, under.as_ref(), &mut input, &mut out)?,
             _ => {
                 send(&mut out, &Reply::Stream)?;
@@ -191,7 +218,8 @@ impl Shared {
                 std::mem::forget(answering);
             }
         });
-        (self.hooks.stop)(Stopping { lazy, answer });
+        let how = if lazy { Ending::Lazy } else { Ending::Unused };
+        (self.hooks.stop)(Stopping { how, answer });
         Ok(())
     }
 
@@ -208,6 +236,8 @@ impl Shared {
             | Request::Resize { .. }
             | Request::Sync
             | Request::Stop { .. }
+            | Request::Visit
+            | Request::Leave
             | Request::Import { .. } => Ok(()),
         }
     }
@@ -274,6 +304,8 @@ mod tests {
         let refused = || Fault { message: "not now".into(), ..Fault::default() };
         Hooks {
             stop: Box::new(move |stopping| (stopping.answer)(Err(refused()))),
+            mountpoint: Box::new(PathBuf::new),
+            for_visits: false,
             invalidate: Box::new(|_| panic!("as planned")),
         }
     }

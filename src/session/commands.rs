@@ -1,11 +1,14 @@
 //! The log of commands: what was run in a session, and what came of it. `<store>/.registry/<session>/commands.jsonl`.
 
+use std::ffi::OsStr;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
 use super::layout::StoreDir;
-use super::lines::Lines;
+use super::lines::{Lines, now};
 use crate::base::SessionId;
 
 const COMMANDS: Lines = Lines { name: "commands.jsonl", before: "commands.1.jsonl", max: 4 << 20 };
@@ -62,6 +65,25 @@ pub struct Changed {
 }
 
 impl CommandRecord {
+    /// Of a command that has just ended by itself, with success, after so long; what is not so is to be set.
+    pub fn ended_now<T: AsRef<OsStr>>(by: &str, argv: &[T], took: Duration) -> CommandRecord {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let started = now().as_millisecond().saturating_sub_unsigned(millis);
+        CommandRecord {
+            started: Timestamp::from_millisecond(started).unwrap_or_default(),
+            millis,
+            by: by.to_owned(),
+            argv: CommandRecord::argv_of(argv),
+            cwd: None,
+            user: None,
+            exit: 0,
+            status: CommandStatus::Completed,
+            changed: None,
+            stdout: String::new(),
+            stderr: String::new(),
+        }
+    }
+
     /// Whether it did what it was to do.
     pub fn succeeded(&self) -> bool {
         self.exit == 0 && self.status == CommandStatus::Completed
@@ -74,7 +96,7 @@ impl CommandRecord {
     }
 
     /// Arguments as they are kept.
-    pub fn argv_of<T: AsRef<std::ffi::OsStr>>(args: &[T]) -> Vec<String> {
+    fn argv_of<T: AsRef<OsStr>>(args: &[T]) -> Vec<String> {
         let mut left = KEPT;
         let mut kept = Vec::new();
         for arg in args {

@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::messages::Message;
+use super::mountpoint::{Missing, prepare};
+use super::namespace;
 use super::server::{Plan, serve};
 use super::signals::{poll, send};
 use crate::cli::exit::Exit;
@@ -50,7 +52,8 @@ fn child(context: &Context, plan: &Plan, mut to_parent: PipeWriter, parent_alive
         return Exit::Failure.code();
     }
     let alive = plan.ends_with_parent.then_some(parent_alive);
-    match serve(context, plan, Some(&mut to_parent), alive) {
+    let settled = if plan.for_visits { in_own_namespace(plan) } else { Ok(plan.clone()) };
+    match settled.and_then(|plan| serve(context, &plan, Some(&mut to_parent), alive)) {
         Ok(report) => {
             Message::Stopped(report).send(&mut to_parent);
             0
@@ -61,6 +64,12 @@ fn child(context: &Context, plan: &Plan, mut to_parent: PipeWriter, parent_alive
             code
         }
     }
+}
+
+/// The same where nobody but those who visit sees the mount.
+fn in_own_namespace(plan: &Plan) -> Result<Plan, Failure> {
+    namespace::enter()?;
+    Ok(Plan { mountpoint: prepare(&plan.mountpoint, Missing::MakeInNamespace)?, ..plan.clone() })
 }
 
 /// Does something in a process of its own, whose namespaces and the like end with it. This process must have one thread.

@@ -4,6 +4,8 @@
 //! lock; it never returns into the code that forked it.
 
 mod children;
+mod enter;
+mod exec;
 mod fork;
 mod messages;
 mod mount;
@@ -15,9 +17,14 @@ mod preflight;
 mod run;
 mod server;
 mod signals;
+mod stay;
+mod streams;
 mod trial;
+mod user;
+mod workspace;
 mod writeback;
 
+pub use exec::exec;
 pub use mount::mount;
 pub use run::run;
 pub use trial::{Attempt, MOUNTPOINT, Worked, attempt};

@@ -37,6 +37,7 @@ pub fn mount(context: &Context, args: MountArgs) -> Result<u8, Failure> {
         allow_other: args.opening.allow_other.unwrap_or(config.allow_other),
         transport: args.opening.transport.unwrap_or(config.transport),
         ends_with_parent: false,
+        for_visits: false,
         foreground: args.foreground,
     };
     if args.foreground {

@@ -24,7 +24,7 @@ pub fn id_maps(context: &Context, opening: &Opening) -> Result<IdMaps, Failure> 
 }
 
 /// What a resume has to prove before the mount serves, and for which runtime.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Resuming {
     /// Paths that have to be there.
     pub expect: Vec<Vec<u8>>,

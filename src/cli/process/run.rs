@@ -1,11 +1,9 @@
 //! `run`: the supervisor. One thread, no FUSE descriptor, no lock: it waits for the command and for the server.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::children::{Processes, reap};
+use super::children::{Process, Processes, end_all, reap};
 use super::fork::{Child, fork_server, obituary, shell_status};
 use super::messages::{Message, Ready};
 use super::mount::{announcement, caution, wait_until_ready};
@@ -15,6 +13,8 @@ use super::opening::{ephemeral, id_maps, open_options, resuming};
 use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
+use super::workspace::{Workspace, command, not_started};
+use crate::base::Set;
 use crate::cli::args::RunArgs;
 use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
@@ -22,12 +22,8 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::session::How;
 
-/// How long what got SIGKILL has for ending. A process that waits in the kernel, for a disk that is gone or a server that
-/// hangs, ends when that wait does, if ever; and one of another user may not be ours to end.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
 /// What is passed on to the command.
-const FORWARDED: [i32; 7] =
+pub const FORWARDED: [i32; 7] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 
 pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
@@ -50,6 +46,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         allow_other: args.opening.allow_other.unwrap_or(config.allow_other),
         transport: args.opening.transport.unwrap_or(config.transport),
         ends_with_parent: true,
+        for_visits: false,
         foreground: false,
     };
     let mut all = FORWARDED.to_vec();
@@ -71,6 +68,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         command: 0,
         command_status: None,
         server_ended: None,
+        unreaped: false,
         grace: Duration::from_secs(args.grace.unwrap_or(config.grace)),
     };
     match spawn(&args, &ready, before) {
@@ -110,45 +108,13 @@ fn tell(context: &Context, ready: &Ready) {
 
 /// Starts the command in the workspace, with the signals as we were given them.
 fn spawn(args: &RunArgs, ready: &Ready, mask: Signals) -> Result<libc::pid_t, Failure> {
-    let supervisor = std::process::id() as libc::pid_t;
-    let mut command = Command::new(&args.command[0]);
-    command
-        .args(&args.command[1..])
-        .current_dir(&ready.mountpoint)
-        .env("PWD", &ready.mountpoint)
-        .env_remove("OLDPWD")
-        .env("SESSIONFS_SESSION", &ready.session)
-        .env("SESSIONFS_MOUNT", &ready.mountpoint);
-    // SAFETY: between fork and exec only system calls are made, on memory that is already there.
-    unsafe {
-        command.pre_exec(move || {
-            mask.restore();
-            // Were we killed, nobody would end the command while its workspace goes away under it.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-            if libc::getppid() != supervisor {
-                libc::_exit(Exit::RunFailed as i32);
-            }
-            Ok(())
-        });
-    }
-    match command.spawn() {
+    let starter = std::process::id() as libc::pid_t;
+    let at = Workspace { session: &ready.session, mountpoint: &ready.mountpoint, dir: &ready.mountpoint };
+    match command(&args.command, &at, mask, starter).spawn() {
         // It is reaped with all the others: dropping the handle leaves it alone.
         Ok(child) => Ok(child.id() as libc::pid_t),
-        Err(error) => {
-            let exit = match error.raw_os_error() {
-                Some(libc::ENOENT) => Exit::NotFound,
-                Some(libc::EAGAIN | libc::ENOMEM) => Exit::RunFailed,
-                _ => Exit::CannotExecute,
-            };
-            Err(Failure::new(exit, format!("{}: {error}", args.command[0].to_string_lossy())))
-        }
+        Err(error) => Err(not_started(&args.command[0], &error)),
     }
-}
-
-/// Whether this process is the leader of its session.
-fn leads_session() -> bool {
-    // SAFETY: touches no memory.
-    unsafe { libc::getsid(0) == libc::getpid() }
 }
 
 struct Supervisor<'a> {
@@ -160,6 +126,8 @@ struct Supervisor<'a> {
     command_status: Option<i32>,
     /// The status of a server that has ended.
     server_ended: Option<i32>,
+    /// There may be more children that have ended.
+    unreaped: bool,
     grace: Duration,
 }
 
@@ -168,10 +136,7 @@ impl Supervisor<'_> {
     fn watch(mut self) -> Result<u8, Failure> {
         while self.command_status.is_none() && self.server_ended.is_none() {
             for caught in self.wait(None)? {
-                // A key on the terminal went to the command as well: it is in the same process group. That the
-                // terminal is gone, the kernel tells the leader of its session alone.
-                let ours_alone = caught.signal == libc::SIGHUP && leads_session();
-                if !caught.from_kernel || ours_alone {
+                if caught.is_ours_alone() {
                     send(self.command, caught.signal);
                 }
             }
@@ -208,6 +173,7 @@ impl Supervisor<'_> {
 
     /// Waits for signals and for children that have ended, whom it reaps; returns the signals to be passed on.
     fn wait(&mut self, until: Option<Instant>) -> Result<Vec<Caught>, Failure> {
+        let until = if self.unreaped { Some(Instant::now()) } else { until };
         let timeout = until.map_or(-1, |until| {
             let left = until.saturating_duration_since(Instant::now());
             i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1)
@@ -219,60 +185,45 @@ impl Supervisor<'_> {
                 caught.push(signal);
             }
         }
-        // One SIGCHLD may stand for many.
-        while let Some((pid, status)) = reap() {
+        self.unreaped = reap(|pid, status| {
             if pid == self.command {
                 self.command_status = Some(shell_status(status));
             } else if pid == self.server.pid {
                 self.server_ended = Some(shell_status(status));
             }
-        }
+        });
         Ok(caught)
     }
 
-    /// Ends what the command has left running: SIGTERM, the grace, SIGKILL. A second request to stop ends the grace.
+    /// Ends what the command has left running, and what others have brought into its workspace. A second request to stop
+    /// ends the grace.
     fn end_processes(&mut self) -> Result<(), Failure> {
         let processes = Processes::ours();
         if let Err(error) = &processes {
             say(self.context, || format!("no /proc of this PID namespace ({error}): ending the command alone"));
         }
         let processes = processes.ok();
-        let mut until = Instant::now() + self.grace;
-        let mut killed: Option<Instant> = None;
-        self.signal_all(processes.as_ref(), libc::SIGTERM);
-        loop {
-            let left = self.left(processes.as_ref());
-            if left.is_empty() {
-                break;
-            }
-            if killed.is_some_and(|since| since.elapsed() > KILL_PATIENCE) {
-                self.leave_behind(processes.as_ref(), &left);
-                break;
-            }
-            if Instant::now() >= until {
-                killed.get_or_insert_with(Instant::now);
-                // Again and again, for what forks faster than we look; each round waits a little for its ends.
-                self.signal_all(processes.as_ref(), libc::SIGKILL);
-                until = Instant::now() + Duration::from_millis(20);
-            }
-            let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
-            if self.wait(Some(until))?.iter().any(|caught| stop.contains(&caught.signal)) {
-                until = Instant::now();
-            }
+        let grace = self.grace;
+        let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+        let wait =
+            |this: &mut Self, until| Ok(this.wait(Some(until))?.iter().any(|caught| stop.contains(&caught.signal)));
+        let left = end_all(self, grace, |this| this.left(processes.as_ref()), wait)?;
+        if !left.is_empty() {
+            self.leave_behind(processes.as_ref(), &left);
         }
-        // Zombies of theirs are ours to reap.
-        self.wait(Some(Instant::now())).map(drop)
+        Ok(())
     }
 
     /// Says which processes could not be ended. Their workspace goes all the same: what is in it is to be committed.
-    fn leave_behind(&self, processes: Option<&Processes>, left: &[libc::pid_t]) {
-        let describe = |pid: &libc::pid_t| processes.map_or(format!("process {pid}"), |known| known.describe(*pid));
+    fn leave_behind(&self, processes: Option<&Processes>, left: &[Process]) {
+        let describe =
+            |one: &Process| processes.map_or(format!("process {}", one.pid), |known| known.describe(one.pid));
         let named: Vec<String> = left.iter().take(10).map(describe).collect();
         let more =
             if left.len() > named.len() { format!(" and {} more", left.len() - named.len()) } else { String::new() };
         let text = format!("not ended by SIGKILL, and left behind: {}{more}", named.join(", "));
         Failure::new(Exit::Failure, text)
-            .hint(format!("ps -o pid,stat,wchan:30,cmd {}", left[0]))
+            .hint(format!("ps -o pid,stat,wchan:30,cmd {}", left[0].pid))
             .print_as(self.context.json, self.exit());
     }
 
@@ -283,20 +234,18 @@ impl Supervisor<'_> {
 
     /// What is still running. Where processes cannot be seen, only the command is known; as PID 1, we leave the rest
     /// to the kernel, which ends it with us.
-    fn left(&self, processes: Option<&Processes>) -> Vec<libc::pid_t> {
+    fn left(&self, processes: Option<&Processes>) -> Vec<Process> {
         match processes {
-            Some(processes) => processes.descendants(self.server.pid),
-            None => self.command_status.is_none().then_some(self.command).into_iter().collect(),
-        }
-    }
-
-    fn signal_all(&self, processes: Option<&Processes>, signal: i32) {
-        for pid in self.left(processes) {
-            send(pid, signal);
-            // One that is stopped would never get it.
-            if signal == libc::SIGTERM {
-                send(pid, libc::SIGCONT);
+            Some(processes) => {
+                let mut left = processes.descendants(self.server.pid);
+                let server = self.server.pid;
+                let known: Set<_> = left.iter().map(|one| one.pid).collect();
+                left.extend(
+                    processes.inside().into_iter().filter(|one| one.pid != server && !known.contains(&one.pid)),
+                );
+                left
             }
+            None => self.command_status.is_none().then_some(Process::alone(self.command)).into_iter().collect(),
         }
     }
 

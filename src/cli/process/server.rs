@@ -26,7 +26,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::cli::receipt::resumed;
-use crate::control::{Hooks, Server, Stopping};
+use crate::control::{Ending, Hooks, Server, Stopping};
 use crate::fuse::{MountOptions, Mounted, Transport};
 use crate::session::tree::Touched;
 use crate::session::{Holder, OpenOptions, Session, SessionError, StopReport};
@@ -45,6 +45,7 @@ const PR_SET_IO_FLUSHER: libc::c_int = 57;
 const LOG_MAX: u64 = 1 << 20;
 
 /// What to serve.
+#[derive(Clone)]
 pub struct Plan {
     /// The session.
     pub id: SessionId,
@@ -67,6 +68,8 @@ pub struct Plan {
     pub transport: Transport,
     /// Whether it stops when the process that started it has ended.
     pub ends_with_parent: bool,
+    /// Whether it is for those who visit: in a namespace of its own, and it stops when the last of them has left.
+    pub for_visits: bool,
     /// Whether the log goes to standard error instead of the session's file.
     pub foreground: bool,
 }
@@ -138,7 +141,7 @@ pub fn serve(
     if let Err(error) = std::thread::Builder::new().name("warm".to_owned()).spawn(move || fs.warm()) {
         log::debug!("nothing is loaded ahead: {error}");
     }
-    serving.until_stopped(&session)
+    serving.until_stopped(plan, &session)
 }
 
 /// Keeps what the session is to be from now on.
@@ -248,7 +251,7 @@ impl Serving {
         );
         let (sender, events) = unbounded();
         let started = Self::threads(&mounted, signals, alive, &sender)
-            .and_then(|()| Server::start(session, hooks(&mounted, sender)))
+            .and_then(|()| Server::start(session, hooks(plan, &mounted, sender)))
             .map_err(|error| Failure::new(Exit::Failure, format!("the server cannot start its threads: {error}")));
         match started {
             Ok(control) => Ok(Serving { mounted, control, events }),
@@ -291,8 +294,8 @@ impl Serving {
         )
     }
 
-    fn until_stopped(self, session: &Session) -> Result<StopReport, Failure> {
-        let End { mut answers, gone, reason } = self.wait_for_stop(session);
+    fn until_stopped(self, plan: &Plan, session: &Session) -> Result<StopReport, Failure> {
+        let End { mut answers, gone, reason } = self.wait_for_stop(plan, session);
         session.leaving();
         if !gone {
             self.wait_until_gone(&mut answers);
@@ -330,10 +333,17 @@ impl Serving {
     }
 
     /// Handles events until the mount is gone or going.
-    fn wait_for_stop(&self, session: &Session) -> End {
+    fn wait_for_stop(&self, plan: &Plan, session: &Session) -> End {
+        let mut answers = Vec::new();
         loop {
             let why = match self.events.recv() {
-                Ok(Event::Stop(stopping)) => match self.unmount_committed(session, stopping.lazy) {
+                Ok(Event::Stop(Stopping { how: Ending::Deserted, answer })) => {
+                    answers.push(answer);
+                    // Nobody is left to end what the commands have left running, and their workspace goes.
+                    end_namespace();
+                    "the last command has ended".to_owned()
+                }
+                Ok(Event::Stop(stopping)) => match self.unmount_committed(session, stopping.how == Ending::Lazy) {
                     Ok(()) => return End { answers: vec![stopping.answer], gone: false, reason: "umount".to_owned() },
                     Err(failure) => {
                         log::warn!("not stopped: {}", failure.message);
@@ -347,6 +357,8 @@ impl Serving {
                     return End { answers: Vec::new(), gone: true, reason };
                 }
                 Ok(Event::Signal(signal)) => format!("signal {signal}"),
+                // Who came in meanwhile has it for as long as they like.
+                Ok(Event::Orphaned) if plan.for_visits && !self.control.close() => continue,
                 Ok(Event::Orphaned) => {
                     // Nobody is left to end what the command has started, and its workspace goes.
                     end_namespace();
@@ -364,7 +376,7 @@ impl Serving {
                     log::error!("{}", failure.message);
                 }
             }
-            return End { answers: Vec::new(), gone: false, reason: why };
+            return End { answers, gone: false, reason: why };
         }
     }
 
@@ -406,9 +418,11 @@ impl Serving {
 }
 
 /// What the control socket needs of the mount.
-fn hooks(mounted: &Mounted, events: Sender<Event>) -> Hooks {
-    let invalidator = mounted.invalidator();
+fn hooks(plan: &Plan, mounted: &Arc<Mounted>, events: Sender<Event>) -> Hooks {
+    let (invalidator, mount) = (mounted.invalidator(), Arc::clone(mounted));
     Hooks {
+        mountpoint: Box::new(move || mount.mountpoint()),
+        for_visits: plan.for_visits,
         stop: Box::new(move |stopping| {
             // The loop outlives the socket; were it gone, so would be the process.
             let _ = events.send(Event::Stop(stopping));

@@ -71,6 +71,16 @@ pub struct Caught {
     pub from_kernel: bool,
 }
 
+impl Caught {
+    /// Whether it is to be passed on to a command in our process group. A key on the terminal went there as well; that the
+    /// terminal is gone, the kernel tells the leader of its session alone.
+    pub fn is_ours_alone(&self) -> bool {
+        // SAFETY: touches no memory.
+        let leads_session = || unsafe { libc::getsid(0) == libc::getpid() };
+        !self.from_kernel || (self.signal == libc::SIGHUP && leads_session())
+    }
+}
+
 impl SignalFile {
     /// The next one, if there is one.
     pub fn next(&mut self) -> Option<Caught> {

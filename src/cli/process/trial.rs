@@ -101,6 +101,7 @@ fn plan(context: &Context, id: SessionId, mountpoint: std::path::PathBuf) -> Pla
         mountpoint,
         allow_other: config.allow_other,
         transport: config.transport,
+        for_visits: false,
         ends_with_parent: true,
         foreground: false,
     }
