@@ -206,6 +206,30 @@ pub struct ExecArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  sessionfs setup ticket-8421 --key package-lock.json -- npm ci
+  sessionfs setup ticket-8421 --name toolchain --key rust-toolchain.toml -- ./scripts/toolchain
+  sessionfs setup ticket-8421 --timeout 1800 --key requirements.txt constraints.txt -- ./scripts/venv
+
+The step is done when the command ends with 0. The session remembers it, with the content of the key files as they are
+then; while they stay as they are, the step is passed over, on every later mount, too. Another content, or another command,
+and it is done again. What a step puts in an ephemeral directory is gone with the mount: that is no set-up.
+
+--json: the events of exec, then {\"setUp\":{\"step\":..., \"key\":..., \"skipped\":true, \"millis\":41000}}.")]
+pub struct SetupArgs {
+    /// The session
+    pub session: String,
+    /// Files the step depends on, from the root of the workspace
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Vec<OsString>,
+    /// What the step is called [default: its command]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub at: InWorkspace,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
   sessionfs mount ticket-8421                        at /mnt/workspace
   sessionfs mount --size 10G ticket-8421 ./work
   sessionfs mount --foreground ticket-8421 ./work    serves until SIGTERM or SIGINT, for a service manager")]
@@ -228,6 +252,19 @@ pub enum Command {
     Run(RunArgs),
     /// Runs a command in a session that is mounted, or is mounted for it, and ends with its status
     Exec(ExecArgs),
+    /// Does a step of a session's set-up, once for the content of the files that it depends on
+    Setup(SetupArgs),
+    /// Shows the commands that were run in a session: when, how long, how they ended, what they changed
+    #[command(after_help = "Examples:\n  sessionfs log demo\n  sessionfs log --last 1 --output demo")]
+    Log {
+        /// The newest N only
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+        /// With the last lines of what they wrote
+        #[arg(long)]
+        output: bool,
+        session: String,
+    },
     /// Mounts a session; returns once the mount serves
     Mount(MountArgs),
     /// Unmounts and stops a session; returns once everything is committed

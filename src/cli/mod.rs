@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let json = cli.global.json;
-    let is_run = matches!(cli.command, Command::Run(_) | Command::Exec(_));
+    let is_run = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Setup(_));
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -52,7 +52,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let before_command = || std::env::args().skip(1).take_while(|arg| arg != "--");
-    let is_run = before_command().any(|arg| ["run", "exec"].contains(&arg.as_str()));
+    let is_run = before_command().any(|arg| ["run", "exec", "setup"].contains(&arg.as_str()));
     let exit = if is_run { Exit::Usage.for_run() } else { Exit::Usage.code() };
     if before_command().any(|arg| arg == "--json") {
         let text = error.to_string();
@@ -73,13 +73,15 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         _ => {}
     }
     let context = Context::new(&cli.global)?;
-    // The servers of `mount`, `run` and `exec` log elsewhere, and a logger is set once.
-    if !matches!(cli.command, Command::Mount(_) | Command::Run(_) | Command::Exec(_)) {
+    // Servers log elsewhere, and a logger is set once.
+    if !matches!(cli.command, Command::Mount(_) | Command::Run(_) | Command::Exec(_) | Command::Setup(_)) {
         context.log_to_stderr();
     }
     match cli.command {
         Command::Run(args) => process::run(&context, args),
         Command::Exec(args) => process::exec(&context, args),
+        Command::Setup(args) => process::setup(&context, args),
+        Command::Log { last, output, session } => commands::log::log(&context, &session, last, output),
         Command::Mount(args) => process::mount(&context, args),
         Command::Umount { target, lazy } => commands::umount::umount(&context, &target, lazy),
         Command::Ls { target: None } => commands::ls::sessions(&context),

@@ -4,6 +4,7 @@
 
 mod change;
 mod digest;
+mod fingerprint;
 pub mod journal;
 mod pack;
 mod rows;
@@ -11,6 +12,7 @@ mod transaction;
 
 pub use change::Change;
 pub use digest::{Canonical, Digest, RowSum, content_hash, content_len};
+pub use fingerprint::Fingerprint;
 pub use pack::{Codec, Pack, PackBuilder, PackError, zstd_version};
 pub use rows::{BlockRow, Counts, DentryRow, InodeRow, XattrRow};
 pub use transaction::{FileChanges, SealedTransaction, Transaction};

@@ -84,6 +84,11 @@ impl CommandRecord {
         }
     }
 
+    /// A command as one line, at most 4 KiB of it.
+    pub fn shown<T: AsRef<OsStr>>(argv: &[T]) -> String {
+        CommandRecord::argv_of(argv).join(" ")
+    }
+
     /// Whether it did what it was to do.
     pub fn succeeded(&self) -> bool {
         self.exit == 0 && self.status == CommandStatus::Completed

@@ -174,6 +174,11 @@ impl SessionDir {
         self.path.join("control.sock")
     }
 
+    /// Locked by who does a step of the session's set-up.
+    pub fn setup_lock(&self) -> PathBuf {
+        self.path.join("setup.lock")
+    }
+
     /// What the server of a mount has to say.
     pub fn log_file(&self) -> PathBuf {
         self.path.join("daemon.log")

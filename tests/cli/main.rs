@@ -5,6 +5,7 @@
 mod bad_input;
 mod config;
 mod doctor;
+mod exec;
 mod gc;
 mod ids;
 mod life;
@@ -12,6 +13,7 @@ mod mount;
 mod resize;
 mod resume_refused;
 mod run;
+mod setup;
 mod store;
 mod support;
 mod trees;

@@ -9,6 +9,7 @@ pub mod discard;
 pub mod events;
 pub mod export;
 pub mod gc;
+pub mod log;
 pub mod ls;
 pub mod metrics;
 pub mod resize;

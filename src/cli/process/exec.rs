@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::children::{Processes, end_all, reap};
@@ -25,6 +25,9 @@ use crate::session::{CommandRecord, CommandStatus};
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the streams of a command that has ended may stay open: what it has left running may have them, too.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// What asks us to stop, when there is no command that it would be passed on to.
+const STOP: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 pub fn exec(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
@@ -77,12 +80,17 @@ impl Ended {
         }
     }
 
+    /// Its exit status as events have it: -1 when its time was up.
+    pub fn status_code(&self) -> i32 {
+        if self.status == CommandStatus::TimedOut { -1 } else { self.exit }
+    }
+
     /// For the log of commands.
     pub fn record(&self, by: &str, args: &InWorkspace) -> CommandRecord {
         CommandRecord {
             cwd: args.cwd.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
             user: args.user.clone(),
-            exit: if self.status == CommandStatus::TimedOut { -1 } else { self.exit },
+            exit: self.status_code(),
             status: self.status,
             stdout: CommandRecord::tail_of(&self.stdout),
             stderr: CommandRecord::tail_of(&self.stderr),
@@ -120,6 +128,14 @@ impl Here {
         Ok(Here { signals: signals.descriptor().map_err(Failure::io("signals"))?, mask })
     }
 
+    /// Waits for a moment; the signal that asks this process to stop, if one has come.
+    pub fn asked_to_stop(&mut self, moment: Duration) -> Result<Option<i32>, Failure> {
+        let millis = i32::try_from(moment.as_millis()).unwrap_or(i32::MAX);
+        poll(&[self.signals.as_raw_fd()], millis).map_err(Failure::io("waiting"))?;
+        let asked = std::iter::from_fn(|| self.signals.next()).map(|caught| caught.signal);
+        Ok(asked.filter(|signal| STOP.contains(signal)).last())
+    }
+
     /// Runs a command to its end, and passes on what it writes.
     pub fn run(&mut self, id: &SessionId, stay: &Stay, args: &InWorkspace, json: bool) -> Result<Ended, Failure> {
         let (pipes, ends) = Pipes::open(json).map_err(Failure::io("pipes"))?;
@@ -151,11 +167,11 @@ impl Here {
         running.drain()?;
         let exit = running.status.unwrap_or(128 + libc::SIGKILL);
         let (stdout, stderr) = running.streams.tails();
+        let ended = Ended { exit, status, took, stdout, stderr };
         if json {
-            let exit_code = if status == CommandStatus::TimedOut { -1 } else { exit };
-            let _ = Event::ContentStop { exit_code, status }.print();
+            let _ = Event::ContentStop { exit_code: ended.status_code(), status }.print();
         }
-        Ok(Ended { exit, status, took, stdout, stderr })
+        Ok(ended)
     }
 }
 
@@ -230,7 +246,7 @@ fn become_command(
     not_started(&args.command[0], &error)
 }
 
-fn cannot_be_in(dir: &PathBuf, args: &InWorkspace, error: &io::Error) -> Failure {
+fn cannot_be_in(dir: &Path, args: &InWorkspace, error: &io::Error) -> Failure {
     let failure = Failure::new(Exit::RunFailed, format!("{}: {error}", dir.display()));
     match error.raw_os_error() {
         Some(libc::EACCES) if args.user.is_some() => {
@@ -284,8 +300,7 @@ impl Running<'_> {
         let linger = Instant::now() + LINGER;
         let mut until = Some(linger);
         while !self.streams_ended {
-            let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
-            if let Some(caught) = self.wait(until)?.iter().find(|caught| stop.contains(&caught.signal)) {
+            if let Some(caught) = self.wait(until)?.iter().find(|caught| STOP.contains(&caught.signal)) {
                 let text = format!("signal {}: not all of the command's output was taken", caught.signal);
                 return Err(Failure::new(Exit::Pipe, text));
             }

@@ -1,5 +1,6 @@
 //! `run`: the supervisor. One thread, no FUSE descriptor, no lock: it waits for the command and for the server.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use super::preflight;
 use super::server::Plan;
 use super::signals::{Caught, SignalFile, Signals, poll, reset, send};
 use super::workspace::{Workspace, command, not_started};
-use crate::base::Set;
+use crate::base::{SessionId, Set};
 use crate::cli::args::RunArgs;
 use crate::cli::commands::sync::described;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
-use crate::session::How;
+use crate::control::{Client, Visit};
+use crate::session::{CommandRecord, How};
 
 /// What is passed on to the command.
 pub const FORWARDED: [i32; 7] =
@@ -66,6 +68,11 @@ pub fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
         server,
         signals: signal_file,
         command: 0,
+        id: plan.id.clone(),
+        argv: args.command.clone(),
+        begun: Instant::now(),
+        took: None,
+        visit: Client::connect(&context.store.session(&plan.id)).and_then(Client::visit).ok(),
         command_status: None,
         server_ended: None,
         unreaped: false,
@@ -122,6 +129,13 @@ struct Supervisor<'a> {
     server: Child,
     signals: SignalFile,
     command: libc::pid_t,
+    id: SessionId,
+    argv: Vec<OsString>,
+    begun: Instant,
+    /// How long it ran.
+    took: Option<Duration>,
+    /// For the server to count what is changed.
+    visit: Option<Visit>,
     /// As a shell says it.
     command_status: Option<i32>,
     /// The status of a server that has ended.
@@ -152,11 +166,21 @@ impl Supervisor<'_> {
                 .print(self.context.json);
         }
         self.end_processes()?;
+        self.record();
         if died.is_some() || self.server_ended.is_some() {
             return self.without_server();
         }
         self.stop_server()?;
         Ok(self.exit())
+    }
+
+    /// Writes down what was run and what came of it.
+    fn record(&mut self) {
+        let changed = self.visit.take().and_then(|visit| visit.leave().ok()).map(|(changed, _)| changed);
+        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
+        let exit = i32::from(self.exit());
+        let record = CommandRecord { exit, changed, ..CommandRecord::ended_now("run", &self.argv, took) };
+        self.context.store.record_command(&self.id, &record);
     }
 
     /// The server was gone before we asked it to stop. It may have ended in order, when somebody unmounted.
@@ -188,6 +212,7 @@ impl Supervisor<'_> {
         self.unreaped = reap(|pid, status| {
             if pid == self.command {
                 self.command_status = Some(shell_status(status));
+                self.took = Some(self.begun.elapsed());
             } else if pid == self.server.pid {
                 self.server_ended = Some(shell_status(status));
             }

@@ -21,6 +21,7 @@ const REMEMBERED: usize = 16 << 10;
 /// UTF-8 go in Base64 (RFC 4648, 4), for which it has no word.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::enum_variant_names)] // Theirs.
 pub enum Event<'a> {
     /// The command has started.
     ContentStart {},

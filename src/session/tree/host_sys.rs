@@ -98,14 +98,14 @@ pub(super) fn utime_at(dir: RawFd, name: &CStr, mtime: Timestamp) -> io::Result<
     check(unsafe { libc::utimensat(dir, name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) })
 }
 
-pub(super) fn set_xattr(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
+pub(in crate::session) fn set_xattr(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
     let (fd, len) = (file.as_raw_fd(), value.len());
     // SAFETY: `name` ends in NUL, `value` is `len` bytes long.
     check(unsafe { libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), len, 0) })
 }
 
 /// Every xattr of a path, not of what it may link to. None where the file system keeps none.
-pub(super) fn xattrs_of(path: &Path) -> io::Result<Xattrs> {
+pub(in crate::session) fn xattrs_of(path: &Path) -> io::Result<Xattrs> {
     let path = c_name(path.as_os_str().as_bytes())?;
     // SAFETY: `path` ends in NUL; the buffer is as long as said.
     let names = grow(|buffer| unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) });

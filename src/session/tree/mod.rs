@@ -8,7 +8,7 @@ mod archive_read;
 mod archive_write;
 mod export;
 mod host_read;
-mod host_sys;
+pub(super) mod host_sys;
 mod host_write;
 mod import;
 mod item;
