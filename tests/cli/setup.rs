@@ -50,19 +50,11 @@ fn a_step_is_done_once_for_what_it_depends_on() {
     let (copied, mount) = (bench.path("copied"), bench.path("exec"));
     std::fs::create_dir_all(copied.join("demo")).unwrap();
     std::fs::copy(bench.store().join("demo/session.db"), copied.join("demo/session.db")).unwrap();
-    let args = [
-        "--store",
-        copied.to_str().unwrap(),
-        "--json",
-        "setup",
-        "demo",
-        "--mount",
-        mount.to_str().unwrap(),
-    ]
-    .iter()
-    .chain(&install)
-    .copied()
-    .collect::<Vec<_>>();
+    let args = ["--store", copied.to_str().unwrap(), "--json", "setup", "demo", "--mount", mount.to_str().unwrap()]
+        .iter()
+        .chain(&install)
+        .copied()
+        .collect::<Vec<_>>();
     let there = bench.ok(&args);
     let said: serde_json::Value = serde_json::from_str(there.lines().last().unwrap()).unwrap();
     assert_eq!(said["setUp"]["skipped"], true, "{there}");

@@ -41,17 +41,20 @@ impl Stay {
             std::path::absolute(mount.unwrap_or(&context.config().mount)).map_err(Failure::io("the mount point"))?;
         let until = Instant::now() + PATIENCE;
         let mut started = None;
-        let mut visit = loop {
-            match come_in(context, &dir, &mount, &mut started) {
-                Ok(visit) => break visit,
-                // Somebody else was faster, or is just leaving.
-                Err(failure) if failure.exit == Exit::SessionInUse && Instant::now() < until => {
+        let (visit, door) = loop {
+            let inside = come_in(context, &dir, &mount, &mut started)
+                .and_then(|mut visit| Door::of(id.as_str(), &mut visit).map(|door| (visit, door)));
+            match inside {
+                Ok(inside) => break inside,
+                // Somebody else was faster and does not answer yet, or is just leaving.
+                Err(failure)
+                    if matches!(failure.exit, Exit::SessionInUse | Exit::ServerDied) && Instant::now() < until =>
+                {
                     std::thread::sleep(PAUSE);
                 }
                 Err(failure) => return Err(failure),
             }
         };
-        let door = Door::of(id.as_str(), &mut visit)?;
         Ok(Stay { session: id.clone(), visit, door, server: started })
     }
 
