@@ -27,6 +27,7 @@ const HOMES: &[(&str, &str)] = &[
     ("globset", "fs"),
     ("tar", "session"),
     ("jiff", "session"),
+    ("base64", "cli"),
     ("clap", "cli"),
     ("clap_complete", "cli"),
     ("toml", "cli"),
