@@ -284,6 +284,23 @@ pub enum Command {
         #[arg(value_name = "SESSION:/PATH")]
         target: Option<String>,
     },
+    /// Says what takes the space of a session: by directory, by extension, the largest files
+    #[command(
+        after_help = "Examples:\n  sessionfs du demo\n  sessionfs du --depth 3 --top 20 demo:/web\n  sessionfs du --json demo
+
+Charged is what counts against the cap, in pieces of 4 KiB, as df and st_blocks have it. A file with several names counts once.
+What is in ephemeral directories is not charged and not shown."
+    )]
+    Du {
+        /// Directories down to this depth
+        #[arg(long, value_name = "N", default_value = "1")]
+        depth: usize,
+        /// The largest N of each kind
+        #[arg(long, value_name = "N", default_value = "10")]
+        top: usize,
+        #[arg(value_name = "SESSION[:/PATH]")]
+        target: String,
+    },
     /// Says how a session is doing
     Status { session: String },
     /// Figures of mounted sessions, as Prometheus reads them

@@ -60,6 +60,10 @@ const FAMILIES: &[Family] = &[
     gauge("sessionfs_limit_bytes", "Cap in bytes.", |of| one(Count(of.status.bytes_limit))),
     gauge("sessionfs_used_inodes", "Inodes charged against the cap.", |of| one(Count(of.status.inodes_used))),
     gauge("sessionfs_limit_inodes", "Cap in inodes.", |of| one(Count(of.status.inodes_limit))),
+    gauge("sessionfs_soft_limit_percent", "The highest soft limit that use has reached; 0: none.", |of| {
+        let reached = [("bytes", of.status.soft_limit_bytes), ("inodes", of.status.soft_limit_inodes)];
+        reached.map(|(resource, percent)| (format!(",resource=\"{resource}\""), Count(percent.into()))).into()
+    }),
     gauge("sessionfs_database_bytes", "Bytes of the session's directory on the disk.", |of| {
         one(Count(of.status.database_bytes))
     }),

@@ -86,6 +86,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Umount { target, lazy } => commands::umount::umount(&context, &target, lazy),
         Command::Ls { target: None } => commands::ls::sessions(&context),
         Command::Ls { target: Some(target) } => commands::ls::tree(&context, &target),
+        Command::Du { depth, top, target } => commands::du::du(&context, &target, depth, top),
         Command::Status { session } => commands::status::status(&context, &session),
         Command::Metrics { session, textfile } => {
             commands::metrics::metrics(&context, session.as_deref(), textfile.as_deref())

@@ -59,9 +59,13 @@ impl Committer {
                     if !self.commit_oldest() {
                         break;
                     }
+                    self.fs.tell_usage();
                 }
                 Work::Prepare => self.prepare(),
-                Work::Resize(resize) => resize.run(&self.fs, &mut self.writer),
+                Work::Resize(resize) => {
+                    resize.run(&self.fs, &mut self.writer);
+                    self.fs.tell_usage();
+                }
                 Work::Maintain => self.maintain(),
                 Work::PackCold => self.pack_cold(),
                 Work::Stop => break,

@@ -32,8 +32,8 @@ mod view;
 mod xattr;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,18 @@ pub struct Core {
     /// Whether `state` has some; set while holding it.
     has_unseen_modes: AtomicBool,
     committer: Mutex<Option<JoinHandle<()>>>,
+    usage_watcher: UsageWatcher,
     outcome: Mutex<Option<Result<Superblock, StoreError>>>,
+}
+
+/// Who is told what is in use.
+#[derive(Default)]
+struct UsageWatcher(OnceLock<Box<dyn Fn(Usage) + Send + Sync>>);
+
+impl std::fmt::Debug for UsageWatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UsageWatcher")
+    }
 }
 
 impl Core {
@@ -139,6 +150,7 @@ impl Core {
             commits: Histogram::default(),
             has_unseen_modes: AtomicBool::new(false),
             committer: Mutex::new(None),
+            usage_watcher: UsageWatcher::default(),
             outcome: Mutex::new(None),
         });
         *fs.committer.lock() = Some(committer::spawn(fs.clone(), writer)?);
@@ -153,6 +165,18 @@ impl Core {
             bytes_limit: state.pieces_limit * PIECE_SIZE as u64,
             inodes: state.inodes_used,
             inodes_limit: state.inodes_limit,
+        }
+    }
+
+    /// Has somebody told what is in use: after every commit, and when caps change. From the committer's thread, which
+    /// must not be kept; only the first who asks is told.
+    pub fn on_usage(&self, tell: impl Fn(Usage) + Send + Sync + 'static) {
+        let _ = self.usage_watcher.0.set(Box::new(tell));
+    }
+
+    fn tell_usage(&self) {
+        if let Some(tell) = self.usage_watcher.0.get() {
+            tell(self.usage());
         }
     }
 

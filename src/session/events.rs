@@ -11,6 +11,7 @@ use super::error::SessionError;
 use super::layout::StoreDir;
 use super::lines::{Lines, now};
 use super::receipt::{Receipt, Resume, Witness};
+use super::soft_limits::Passed;
 use super::verify::Verification;
 use super::version::VersionChange;
 use crate::base::SessionId;
@@ -96,6 +97,12 @@ pub enum What {
         verification: Verification,
         /// How long it took.
         millis: u64,
+    },
+    /// It fills up.
+    SoftLimit {
+        /// Which limit was passed.
+        #[serde(flatten)]
+        passed: Passed,
     },
     /// Another version of what runs in it was stated.
     VersionChanged {

@@ -4,6 +4,7 @@
 //! [`LockedSession`]), then opens it ([`LockedSession::open`] gives a [`Session`]), and stops it ([`Session::stop`]).
 
 mod commands;
+mod du;
 mod error;
 mod events;
 mod figures;
@@ -18,12 +19,14 @@ mod remove;
 mod retention;
 mod running;
 mod setup;
+mod soft_limits;
 mod status;
 pub mod tree;
 mod verify;
 mod version;
 
 pub use commands::{Changed, CommandRecord, CommandStatus};
+pub use du::{Du, DuOptions, Share, Sums};
 pub use error::SessionError;
 pub use events::{Event, SetUpReason, What};
 pub use figures::{Figures, OperationFigures, Times};
@@ -36,6 +39,7 @@ pub use registry::{Entry, Settings};
 pub use retention::{ClockJump, Reason, Rules};
 pub use running::Session;
 pub use setup::{StepDone, key_of};
+pub use soft_limits::{Passed, Resource, SoftLimits, reached};
 pub use status::{Replayed, Status, rfc3339};
 pub use verify::{Verification, Verified, Verifier};
 pub use version::{Policy, Switching, VersionChange};

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::error::SessionError;
 use super::events::What;
 use super::layout::SessionDir;
 use super::lock::Lock;
 use super::open::OpenOptions;
 use super::receipt::{How, Lacks, Receipt, Resume, StopReport};
+use super::soft_limits::{Passed, SoftLimits};
 use super::tree::{Follow, resolve};
 use super::verify::{Verification, Verifier};
 use super::version::VersionChange;
@@ -109,6 +112,19 @@ impl Session {
     /// once nothing was committed for `idle`.
     pub fn watch(&self, idle: Duration) -> io::Result<()> {
         self.verifier.start(&self.dir, &self.fs, &self.resume.receipt, idle)
+    }
+
+    /// Says in the log of events when use passes one of these percentages of a cap.
+    pub fn warn_at(&self, percentages: &[u8]) {
+        let limits = Mutex::new(SoftLimits::new(percentages, &self.fs.usage()));
+        let dir = self.dir.clone();
+        self.fs.on_usage(move |usage| {
+            for passed in limits.lock().look(&usage) {
+                let Passed { resource, percent, used, limit } = passed;
+                log::warn!("session {}: {percent}% of its cap is passed: {used} of {limit} {resource}", dir.id());
+                dir.home().record(dir.id(), What::SoftLimit { passed });
+            }
+        });
     }
 
     fn command(&self) -> String {

@@ -9,6 +9,7 @@ use super::layout::SessionDir;
 use super::lock::Lock;
 use super::receipt::Witness;
 use super::registry::Entry;
+use super::soft_limits::reached;
 use super::verify::Verified;
 use crate::base::Timestamp;
 use crate::base::limits::PIECE_SIZE;
@@ -82,6 +83,11 @@ pub struct Status {
     /// When that is, if nobody uses it until then; `None` when it is pinned or in use.
     #[serde(default)]
     pub expires: Option<String>,
+    /// The highest soft limits, in percent of the caps, that use is at or above; 0: none.
+    #[serde(default)]
+    pub soft_limit_bytes: u8,
+    #[serde(default)]
+    pub soft_limit_inodes: u8,
     /// Why this session could not be looked at, if it could not; then the figures are missing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -158,6 +164,13 @@ impl Status {
         status.recovery = Replayed::of(&health.recovery);
         status.failed = health.failed.or(status.failed);
         Ok(status)
+    }
+
+    /// With the soft limits that are reached.
+    pub fn filling(mut self, percentages: &[u8]) -> Status {
+        self.soft_limit_bytes = reached(percentages, self.bytes_used, self.bytes_limit);
+        self.soft_limit_inodes = reached(percentages, self.inodes_used, self.inodes_limit);
+        self
     }
 
     /// What the directory and the registry say without the session database, and what was seen of that.

@@ -29,6 +29,7 @@ pub use content::Content;
 pub use disk::{Disk, DiskFile, HostDisk};
 pub use error::StoreError;
 pub use journal::{Journal, JournalUsage, Omit, Opened, Recovery};
+pub use read::Named;
 pub use schema::FORMAT_VERSION;
 
 use crate::base::{Cookie, DataId, Ino, Name, PackId, Seq, Timestamp, Txid};

@@ -75,6 +75,40 @@ impl Store {
         Ok((all, next))
     }
 
+    /// Every name with what it leads to, those of directories first, then the root and the orphans: all of one committed
+    /// state.
+    pub fn names(&self, each: &mut dyn FnMut(Named<'_>)) -> Result<(), StoreError> {
+        let sql = self.pool.get()?;
+        let state = sql.unchecked_transaction()?;
+        for directories in ["=", "<>"] {
+            let query = format!(
+                "SELECT {DENTRY}, {INODE} FROM dentry d LEFT JOIN inode i ON i.ino = d.ino
+                 WHERE coalesce(i.mode, 0) & {} {directories} {}",
+                libc::S_IFMT,
+                libc::S_IFDIR
+            );
+            let mut query = state.prepare_cached(&query)?;
+            let mut found = query.query([])?;
+            while let Some(row) = found.next()? {
+                let parent = Ino(row.get::<_, i64>(0)?.cast_unsigned());
+                let (dentry, inode) = entry(row, parent)?;
+                each(Named::Name(&dentry, &inode));
+            }
+        }
+        if let Some(root) = inode(&state, Ino::ROOT)? {
+            each(Named::Root(&root));
+        }
+        let mut query = state.prepare_cached("SELECT ino FROM orphan")?;
+        let mut found = query.query([])?;
+        while let Some(row) = found.next()? {
+            let ino = Ino(row.get::<_, i64>(0)?.cast_unsigned());
+            if let Some(orphan) = inode(&state, ino)? {
+                each(Named::Orphan(&orphan));
+            }
+        }
+        Ok(())
+    }
+
     /// A directory that has a name for the inode. Looks at every name there is: for the rare who know nothing but a
     /// number. What it says is only a hint, its checksum is not looked at.
     pub fn parent(&self, ino: Ino) -> Result<Option<Ino>, StoreError> {
@@ -119,6 +153,17 @@ impl Store {
         self.cache.put(&pack);
         Ok(Some(content))
     }
+}
+
+/// An inode and how it is reached.
+#[derive(Debug)]
+pub enum Named<'a> {
+    /// By this name; one with several names comes as often.
+    Name(&'a DentryRow, &'a InodeRow),
+    /// The root directory.
+    Root(&'a InodeRow),
+    /// No more, but it is open.
+    Orphan(&'a InodeRow),
 }
 
 /// A directory's inode number, and what [`Store::directory`] has of it.

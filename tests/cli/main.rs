@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Outside of what clippy takes for a test: a panic is how a test fails.
 
 mod bad_input;
+mod cap_walk;
 mod config;
 mod doctor;
 mod exec;
@@ -16,5 +17,8 @@ mod run;
 mod setup;
 mod store;
 mod support;
+#[allow(dead_code)] // Half of it is for the tests of the mount.
+#[path = "../mount/sys.rs"]
+mod sys;
 mod trees;
 mod user;

@@ -3,7 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
 use crate::cli::receipt::{resumed, state};
-use crate::session::{Event, SessionError, SetUpReason, What};
+use crate::session::{Event, Passed, SessionError, SetUpReason, What};
 
 /// The events of a session, removed or not.
 pub fn events(context: &Context, session: &str, last: Option<usize>) -> Result<u8, Failure> {
@@ -49,6 +49,9 @@ fn described(session: &str, event: &Event) -> String {
                 "damaged at transaction {}: {} findings, the first: {first}",
                 verification.txid, verification.findings
             )
+        }
+        What::SoftLimit { passed: Passed { resource, percent, used, limit } } => {
+            format!("{percent}% of the cap is passed: {used} of {limit} {resource}")
         }
         What::VersionChanged { change } => change.to_string(),
         What::SplitOff { from, runtime_version, receipt } => {

@@ -15,7 +15,10 @@ pub fn sessions(context: &Context) -> Result<u8, Failure> {
     let mut all = Vec::new();
     for dir in context.store.sessions()? {
         match Status::read_or_explain(&dir) {
-            Ok(status) => all.push(status.expiring(context.config().retention.idle_days)),
+            Ok(status) => {
+                let config = context.config();
+                all.push(status.expiring(config.retention.idle_days).filling(&config.soft_limits));
+            }
             // Removed while we looked.
             Err(_) if !dir.exists()? => {}
             Err(error) => return Err(error.into()),

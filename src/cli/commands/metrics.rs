@@ -57,6 +57,7 @@ pub fn of_all(context: &Context) -> Result<(Vec<Figures>, u8), Failure> {
 fn ask(context: &Context, dir: &SessionDir) -> Result<Option<Figures>, Failure> {
     let Some(client) = server(context, dir)? else { return Ok(None) };
     let figures = client.patience(PATIENCE).and_then(|client| client.figures());
+    let figures = figures.map(|of| Figures { status: of.status.filling(&context.config().soft_limits), ..of });
     figures.map(Some).map_err(|error| Failure::of_control(dir.id().as_str(), error))
 }
 

@@ -6,6 +6,7 @@ pub mod check;
 pub mod config;
 pub mod cp;
 pub mod discard;
+pub mod du;
 pub mod events;
 pub mod export;
 pub mod gc;

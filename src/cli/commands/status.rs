@@ -30,7 +30,8 @@ pub fn status(context: &Context, session: &str) -> Result<u8, Failure> {
             Status::read(&dir)?
         }
     };
-    let status = status.expiring(context.config().retention.idle_days);
+    let config = context.config();
+    let status = status.expiring(config.retention.idle_days).filling(&config.soft_limits);
     context.answer(&status, |out| print(out, &status))?;
     Ok(0)
 }
@@ -57,6 +58,14 @@ fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
                 share(status.inodes_used, status.inodes_limit)
             ),
         ),
+    ]);
+    for (what, percent) in [("space", status.soft_limit_bytes), ("inodes", status.soft_limit_inodes)] {
+        if percent > 0 {
+            let text = format!("{percent}% of the cap on {what} is passed: sessionfs du {}", status.session);
+            rows.push(("FILLS UP", text));
+        }
+    }
+    rows.extend([
         ("ephemeral", if status.ephemeral.is_empty() { "nothing".to_owned() } else { status.ephemeral.join(" ") }),
         ("files", format!("{}, {} directories", status.files, status.dirs)),
         ("content", human_bytes(status.content_bytes)),

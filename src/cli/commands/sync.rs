@@ -4,15 +4,20 @@ use crate::base::SessionId;
 use crate::cli::access::{Access, reach};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Context, human_bytes};
-use crate::session::{Receipt, Status, StopReport};
+use crate::session::{Receipt, SessionDir, Status, StopReport};
 
 /// A session that is not mounted was committed when it was stopped; one that was not stopped is recovered here.
 pub fn sync(context: &Context, session: &str) -> Result<u8, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
-    let status = Status::read(&dir)?;
-    let report = if status.clean && status.pid.is_none() { stopped(status) } else { commit(context, dir.id())? };
+    let report = safe(context, &dir)?;
     context.report(&report, || described(&report))?;
     Ok(0)
+}
+
+/// Has everything committed, unless it is.
+pub fn safe(context: &Context, dir: &SessionDir) -> Result<StopReport, Failure> {
+    let status = Status::read(dir)?;
+    if status.clean && status.pid.is_none() { Ok(stopped(status)) } else { commit(context, dir.id()) }
 }
 
 fn commit(context: &Context, id: &SessionId) -> Result<StopReport, Failure> {

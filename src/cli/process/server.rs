@@ -134,6 +134,7 @@ pub fn serve(
     if let Some(ready) = ready {
         announce(plan, &session, warning, &serving.mounted, ready);
     }
+    session.warn_at(&context.config().soft_limits);
     if let Err(error) = session.watch(VERIFY_WHEN_IDLE) {
         log::warn!("the session will not be verified: {error}");
     }
