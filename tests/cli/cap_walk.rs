@@ -213,6 +213,8 @@ fn mapped(root: &Path) -> Vec<Accepted> {
 
 /// A file without a name is charged, and is free again with its descriptor.
 fn unnamed(root: &Path) -> Vec<Accepted> {
+    // The root then has a piece for names, and room in it for one more.
+    drop(create(&root.join("first")));
     let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(root);
     let mut file = match open() {
         Ok(file) => file,
@@ -234,7 +236,6 @@ fn unnamed(root: &Path) -> Vec<Accepted> {
     drop(file);
     let mut file = open().unwrap();
     content.clear();
-    // The root has the name "none" now, and the next one.
     more(&mut file, &mut content);
     sys::link_open(&file, &root.join("named")).unwrap();
     vec![Accepted::Content(root.join("named"), content)]
