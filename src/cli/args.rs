@@ -303,6 +303,11 @@ What is in ephemeral directories is not charged and not shown."
     },
     /// Says how a session is doing
     Status { session: String },
+    /// What persistence saved: set-up that was not done again, resumes that went well, cold starts, time to the first action
+    #[command(after_help = "Examples:\n  sessionfs stats\n  sessionfs stats demo\n  sessionfs stats --json demo
+
+From the store's logs of events and commands, of removed sessions too. docs/metrics.md defines the figures.")]
+    Stats { session: Option<String> },
     /// Figures of mounted sessions, as Prometheus reads them
     #[command(after_help = "Examples:
   sessionfs metrics demo

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::session::{Figures, Times};
+use crate::session::{Cold, Figures, Times};
 
 /// One metric.
 struct Family {
@@ -94,6 +94,21 @@ const FAMILIES: &[Family] = &[
     }),
     gauge("sessionfs_failed", "1 while changes are refused because the store failed or its disk is full.", |of| {
         one(Count(of.status.failed.is_some().into()))
+    }),
+    gauge("sessionfs_history_resumes", "Resumes that the log of events knows, by how they went.", |of| {
+        let known = [("good", of.history.resumes_good), ("failed", of.history.resumes_failed)];
+        known.map(|(result, count)| (format!(",result=\"{result}\""), Count(count))).into()
+    }),
+    gauge("sessionfs_history_cold_starts", "Openings that came up cold, by why.", |of| {
+        let count = |why| of.history.cold.get(&why).copied().unwrap_or(0);
+        Cold::ALL.map(|why| (format!(",why=\"{}\"", why.name()), Count(count(why)))).into()
+    }),
+    gauge("sessionfs_history_setup_avoided_seconds", "Set-up that was not done again.", |of| {
+        one(Seconds(of.history.avoided_millis.saturating_mul(1_000_000)))
+    }),
+    gauge("sessionfs_history_first_action_seconds", "From a resume to the first useful action, the median.", |of| {
+        let known = of.history.first_action_median();
+        known.map(|millis| one(Seconds(millis.saturating_mul(1_000_000)))).unwrap_or_default()
     }),
 ];
 

@@ -87,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Ls { target: None } => commands::ls::sessions(&context),
         Command::Ls { target: Some(target) } => commands::ls::tree(&context, &target),
         Command::Du { depth, top, target } => commands::du::du(&context, &target, depth, top),
+        Command::Stats { session } => commands::stats::stats(&context, session.as_deref()),
         Command::Status { session } => commands::status::status(&context, &session),
         Command::Metrics { session, textfile } => {
             commands::metrics::metrics(&context, session.as_deref(), textfile.as_deref())

@@ -67,10 +67,13 @@ pub enum What {
         /// Why not.
         error: String,
     },
-    /// It was not opened.
+    /// It was not opened, or did not have what was asked for.
     Refused {
         /// By which command.
         by: String,
+        /// Whether it had been opened when that was found.
+        #[serde(default)]
+        opened: bool,
         /// Why.
         error: String,
     },

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
 use super::layout::SessionDir;
+use super::stats::History;
 use super::status::Status;
 use crate::base::Tally;
 use crate::fs::{Fs, KindCounts};
@@ -39,6 +40,9 @@ pub struct Figures {
     pub pack_raw_bytes: u64,
     #[allow(missing_docs)]
     pub pack_stored_bytes: u64,
+    /// What the store's logs say of the session; the server leaves it empty.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// The operations of one kind.
@@ -95,6 +99,7 @@ impl Figures {
             packs_written: packs.written,
             pack_raw_bytes: packs.raw_bytes,
             pack_stored_bytes: packs.stored_bytes,
+            history: History::default(),
         })
     }
 }

@@ -231,7 +231,7 @@ impl LockedSession {
             SessionError::Database { .. } | SessionError::Incomplete { .. } | SessionError::Registry { .. }
         ) {
             let by = self.lock.taken_by().command.clone();
-            self.home().record(self.dir.id(), What::Refused { by, error: error.to_string() });
+            self.home().record(self.dir.id(), What::Refused { by, opened: false, error: error.to_string() });
         }
     }
 

@@ -122,8 +122,8 @@ impl StoreDir {
         }
     }
 
-    /// Every session that the registry has something on, by name.
-    pub(super) fn registered(&self) -> Result<Vec<SessionId>, SessionError> {
+    /// Every session that the registry has something on, by name; also removed ones.
+    pub fn registered(&self) -> Result<Vec<SessionId>, SessionError> {
         let path = self.registry();
         let unreadable = |source| SessionError::Store { path: path.clone(), what: "read", source };
         let entries = match fs::read_dir(&path) {

@@ -92,7 +92,7 @@ impl Session {
             return Ok(());
         }
         let error = SessionError::Incomplete { id: self.id().clone(), lacks: Box::new(Lacks::Paths(missing)) };
-        self.dir.home().record(self.id(), What::Refused { by: self.command(), error: error.to_string() });
+        self.dir.home().record(self.id(), What::Refused { by: self.command(), opened: true, error: error.to_string() });
         Err(error)
     }
 

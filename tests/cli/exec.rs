@@ -375,3 +375,16 @@ fn the_log_says_what_was_run_and_what_it_changed() {
     assert!(bench.ok(&["log", "demo"]).contains("COMMAND\n"));
     bench.fails(&["log", "none"], 4, &["none"]);
 }
+
+#[test]
+fn two_lanes_share_a_session_and_what_that_saved_is_shown() {
+    if !fuse() {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/two-lanes");
+    let mut command = std::process::Command::new(script);
+    command.arg(super::support::BINARY).env_remove("SESSIONFS_CONFIG").env_remove("SESSIONFS_LOG");
+    let output = command.stdin_null().output().unwrap();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 steps passed over"), "{}", text(&output.stdout));
+}

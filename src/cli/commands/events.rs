@@ -32,7 +32,7 @@ fn described(session: &str, event: &Event) -> String {
             format!("{by}: stopped after {:.1} s ({reason}): {}", *millis as f64 / 1000.0, state(receipt))
         }
         What::NotStopped { by, error } => format!("{by}: not stopped: {error}"),
-        What::Refused { by, error } => format!("{by}: refused: {error}"),
+        What::Refused { by, error, .. } => format!("{by}: refused: {error}"),
         What::Accepted { instead_of, receipt } => {
             let instead = instead_of.as_ref().map(|seen| format!(" instead of {seen}")).unwrap_or_default();
             format!("accepted as it is: {}{instead}", state(receipt))

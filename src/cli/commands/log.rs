@@ -32,7 +32,7 @@ fn rows(out: &mut dyn Write, records: &[CommandRecord]) -> io::Result<()> {
 fn row(record: &CommandRecord) -> Vec<String> {
     let CommandRecord { started, by, millis, changed, .. } = record;
     vec![
-        started.to_string(),
+        format!("{started:.3}"),
         by.clone(),
         format!("{:.1} s", *millis as f64 / 1000.0),
         match record.status {

@@ -57,8 +57,9 @@ pub fn of_all(context: &Context) -> Result<(Vec<Figures>, u8), Failure> {
 fn ask(context: &Context, dir: &SessionDir) -> Result<Option<Figures>, Failure> {
     let Some(client) = server(context, dir)? else { return Ok(None) };
     let figures = client.patience(PATIENCE).and_then(|client| client.figures());
-    let figures = figures.map(|of| Figures { status: of.status.filling(&context.config().soft_limits), ..of });
-    figures.map(Some).map_err(|error| Failure::of_control(dir.id().as_str(), error))
+    let figures = figures.map_err(|error| Failure::of_control(dir.id().as_str(), error))?;
+    let status = figures.status.filling(&context.config().soft_limits);
+    Ok(Some(Figures { status, history: context.store.history(dir.id())?, ..figures }))
 }
 
 /// Puts a file in the place of another: whoever reads it meanwhile sees the one or the other, whole. Readable for all,

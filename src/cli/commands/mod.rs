@@ -17,6 +17,7 @@ pub mod resize;
 pub mod retain;
 pub mod rm;
 pub mod shell;
+pub mod stats;
 pub mod status;
 pub mod sync;
 pub mod top;
