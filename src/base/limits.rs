@@ -168,6 +168,18 @@ pub const ORPHAN_DRAIN_MS: u64 = 200;
 /// `vm.dirty_writeback_centisecs`: 30 and 5 seconds).
 pub const LATE_PAGE_SECS: u64 = 35;
 
+/// Who may watch the operations of one mount at a time.
+pub const WATCHES_MAX: usize = 8;
+
+/// Operations that wait for one who watches; those that find no room are lost to them. Some 2 MiB at the most.
+pub const WATCH_QUEUE: usize = 8192;
+
+/// Paths that a trace remembers of inodes that may be gone when it tells of them; then it begins anew.
+pub const TRACE_PATHS: usize = 65_536;
+
+/// Inodes whose operations are counted while somebody looks for those with the most; what others are asked is lost.
+pub const HOT_INODES: usize = 65_536;
+
 /// Bytes of one write request: the kernel's own maximum at 4 KiB pages (`FUSE_MAX_MAX_PAGES`).
 pub const MAX_WRITE: u32 = 1 << 20;
 

@@ -11,8 +11,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
 use super::exit::Exit;
 use crate::base::IdRange;
+use crate::fs::OpKind;
 use crate::fuse::Transport;
-use crate::session::Policy;
+use crate::session::{Policy, TraceFilter};
 
 const EXAMPLES: &str = "Examples:
   sessionfs run ticket-8421 -- npm test        a command in the session's workspace, which comes back next time
@@ -52,6 +53,31 @@ pub struct Global {
     /// Says nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+/// Which operations to tell.
+#[derive(Clone, Debug, Args)]
+pub struct Tracing {
+    /// Of these kinds only
+    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = ops())]
+    op: Vec<String>,
+    /// On what matches, and what is below (may be repeated): a name anywhere or, with a slash before or within it, a path from
+    /// the workspace's root; * and ? stop at a slash, ** does not
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    path: Vec<String>,
+    /// That failed
+    #[arg(long)]
+    errors: bool,
+    /// That took at least so long, for example 500us, 5ms or 1s
+    #[arg(long, value_name = "DURATION", value_parser = nanos)]
+    slow: Option<u64>,
+}
+
+impl From<Tracing> for TraceFilter {
+    fn from(given: Tracing) -> TraceFilter {
+        let Tracing { op: ops, path: paths, errors, slow } = given;
+        TraceFilter { ops, paths, errors, slow_nanos: slow.unwrap_or_default() }
+    }
 }
 
 /// How to open a session.
@@ -338,6 +364,25 @@ Times are upper bounds, in steps of a factor of two.")]
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Tells the operations of a mounted session as they end, a line each: when, who asked (process), how long it took, what,
+    /// how it failed, offset and bytes, path
+    #[command(after_help = "Examples:
+  sessionfs trace demo
+  sessionfs trace --op write,fsync --slow 5ms demo      what takes long
+  sessionfs trace --errors --path src/ demo             what fails there, and below
+  sessionfs trace --json demo | jq -r .path             all there is to know
+
+Operations are what the kernel asks for: what its caches answer is none. Ends with status 0 when the session is stopped. Who
+reads too slowly loses operations, and is told how many; nobody in the session waits. What trace itself does is not told.")]
+    Trace {
+        #[command(flatten)]
+        filter: Tracing,
+        /// Ends after so many operations
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// One that is mounted
+        session: String,
+    },
     /// Changes a session's caps, mounted or not, for good
     #[command(after_help = "Examples:
   sessionfs resize --size 4G demo
@@ -512,6 +557,29 @@ fn idle_days(text: &str) -> Result<Days, String> {
 }
 
 /// Seconds of an interval.
+/// The kinds of operations, by their names.
+fn ops() -> PossibleValuesParser {
+    PossibleValuesParser::new(OpKind::ALL.iter().map(|kind| kind.name()))
+}
+
+fn glob(text: &str) -> Result<String, String> {
+    let filter = TraceFilter { paths: vec![text.to_owned()], ..TraceFilter::default() };
+    filter.parse().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A number with a unit.
+fn nanos(text: &str) -> Result<u64, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit = match &text[at..] {
+        "us" | "µs" => Some(1e3),
+        "ms" => Some(1e6),
+        "s" => Some(1e9),
+        _ => None,
+    };
+    let nanos = text[..at].parse::<f64>().ok().zip(unit).map(|(number, unit)| (number * unit) as u64);
+    nanos.ok_or_else(|| format!("{text:?} is no duration: write a number with us, ms or s"))
+}
+
 fn interval(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     seconds.ok_or_else(|| format!("{text:?} is no interval: write seconds, from 0.1 to 3600"))
@@ -567,6 +635,17 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_units() {
+        for (text, is) in [("500us", 500_000), ("1.5ms", 1_500_000), ("2s", 2_000_000_000), ("3µs", 3_000), ("0s", 0)]
+        {
+            assert_eq!(nanos(text), Ok(is), "{text}");
+        }
+        for bad in ["", "5", "ms", "-1s", "1m", "1 s", "1.2.3s"] {
+            assert!(nanos(bad).unwrap_err().contains("is no duration"), "{bad}");
+        }
     }
 
     #[test]

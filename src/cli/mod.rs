@@ -93,6 +93,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             commands::metrics::metrics(&context, session.as_deref(), textfile.as_deref())
         }
         Command::Top { session, interval, count } => commands::top::top(&context, session.as_deref(), interval, count),
+        Command::Trace { session, filter, count } => commands::trace::trace(&context, &session, &filter.into(), count),
         Command::Resize { size, inodes, session } => commands::resize::resize(&context, &session, size, inodes),
         Command::Rm { all_idle: true, dry_run, clock_is_right, .. } => {
             commands::gc::all_idle(&context, dry_run, clock_is_right)

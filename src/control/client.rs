@@ -1,15 +1,18 @@
 //! The commands' end of the control socket.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::de::DeserializeOwned;
 
 use super::frames::{FrameReader, FrameWriter, SentFault, receive, send};
 use super::message::{Fault, Reply, Request};
 use super::socket;
 use crate::session::tree::{Entry, Totals};
-use crate::session::{Changed, Figures, OpenOptions, SessionDir, Status, StopReport};
+use crate::session::{Changed, Figures, Hot, OpenOptions, SessionDir, Status, StopReport, Told, TraceFilter};
 
 /// Why a command to a server did not work.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,15 @@ impl Client {
         }
     }
 
+    /// The files that most operations are about, for so long from now on.
+    pub fn hot(mut self, long: Duration) -> Result<Hot, ControlError> {
+        let millis = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
+        match self.ask(&Request::Hot { millis })? {
+            Reply::Hot(hot) => Ok(hot),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Changes the caps that are given.
     pub fn resize(mut self, options: &OpenOptions) -> Result<Status, ControlError> {
         let OpenOptions { bytes_limit: bytes, inodes_limit: inodes, .. } = *options;
@@ -108,10 +120,24 @@ impl Client {
     }
 
     /// Lists.
-    pub fn list(
+    pub fn list(self, request: &Request, each: &mut dyn FnMut(&Entry) -> io::Result<()>) -> Result<(), ControlError> {
+        self.lines(request, &mut |entry| each(entry).map(ControlFlow::Continue))
+    }
+
+    /// Follows the operations of the mount until the session is stopped, or `each` has enough.
+    pub fn trace(
+        self,
+        filter: &TraceFilter,
+        each: &mut dyn FnMut(&Told) -> io::Result<ControlFlow<()>>,
+    ) -> Result<(), ControlError> {
+        self.lines(&Request::Trace(filter.clone()), each)
+    }
+
+    /// Receives a stream of JSON lines.
+    fn lines<T: DeserializeOwned>(
         mut self,
         request: &Request,
-        each: &mut dyn FnMut(&Entry) -> io::Result<()>,
+        each: &mut dyn FnMut(&T) -> io::Result<ControlFlow<()>>,
     ) -> Result<(), ControlError> {
         self.stream_reply(request)?;
         let mut lines = BufReader::new(FrameReader::new(&mut self.input));
@@ -120,8 +146,10 @@ impl Client {
             if lines.read_line(&mut line).map_err(ControlError::of_stream)? == 0 {
                 return Ok(());
             }
-            let entry = serde_json::from_str(&line).map_err(|error| ControlError::Lost(error.into()))?;
-            each(&entry).map_err(ControlError::Local)?;
+            let one = serde_json::from_str(&line).map_err(|error| ControlError::Lost(error.into()))?;
+            if each(&one).map_err(ControlError::Local)?.is_break() {
+                return Ok(());
+            }
         }
     }
 

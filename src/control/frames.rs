@@ -79,7 +79,7 @@ impl Write for FrameWriter<'_> {
             self.out.write_all(&self.buffer)?;
             self.buffer.clear();
         }
-        Ok(())
+        self.out.flush()
     }
 }
 

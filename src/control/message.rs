@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::session::tree::Totals;
-use crate::session::{Changed, Figures, Status, StopReport};
+use crate::session::{Changed, Figures, Hot, Status, StopReport, TraceFilter};
 
 /// A path of any bytes, in JSON: a string where it is UTF-8, otherwise its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,13 @@ pub enum Request {
     Status,
     /// How it is doing and what it has done.
     Figures,
+    /// The operations of the mount as they end, as a stream of JSON lines, until either side has enough.
+    Trace(TraceFilter),
+    /// The files that most operations are about from now on.
+    Hot {
+        /// For so long.
+        millis: u64,
+    },
     /// Commit everything, then say what is safe.
     Sync,
     /// Change the caps that are given.
@@ -106,6 +113,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To `figures`.
     Figures(Box<Figures>),
+    /// To `hot`.
+    Hot(Hot),
     /// To `sync` and `stop`: what is safe.
     Safe(StopReport),
     /// To `visit`.

@@ -1,6 +1,7 @@
 //! The server's end of the control socket: a thread that accepts, and one for each request at work.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use super::frames::{FrameReader, FrameWriter, receive, send};
 use super::message::{Fault, PathBytes, Reply, Request};
 use super::socket::{self, Peer};
 use super::visits::Visits;
-use crate::fs::{Caller, Fs};
+use crate::fs::{Caller, Filter, Fs, Watch};
 use crate::session::tree::{self, Touched, TreeError};
-use crate::session::{Figures, OpenOptions, Session, SessionDir, SessionError, Status, StopReport, Verifier};
+use crate::session::{
+    self, Figures, OpenOptions, Session, SessionDir, SessionError, Status, StopReport, TraceFilter, Verifier,
+};
 use crate::store::{Store, StoreError};
 
 /// Requests at work at a time; more are told to come back.
@@ -174,6 +177,8 @@ impl Shared {
                 let resized = Session::resize_parts(&self.dir, &self.fs, &options);
                 send(&mut out, &resized.map_or_else(|error| Reply::Fault(fault(&error)), |()| self.status()))?;
             }
+            Request::Trace(filter) => return self.trace(peer, &filter, stream, &mut out),
+            Request::Hot { millis } => self.hot(Duration::from_millis(millis), stream, &mut out)?,
             Request::Sync => send(&mut out, &safe(self.sync().map_err(|error| fault(&error))))?,
             Request::Stop { lazy } => return self.stop(stream, lazy),
             Request::Visit => return self.visit(stream, &mut input),
@@ -233,6 +238,8 @@ impl Shared {
             // `serve` has taken these.
             Request::Status
             | Request::Figures
+            | Request::Trace(_)
+            | Request::Hot { .. }
             | Request::Resize { .. }
             | Request::Sync
             | Request::Stop { .. }
@@ -240,6 +247,50 @@ impl Shared {
             | Request::Leave
             | Request::Import { .. } => Ok(()),
         }
+    }
+
+    fn trace(
+        &self,
+        peer: Peer,
+        filter: &TraceFilter,
+        stream: &UnixStream,
+        out: &mut BufWriter<&UnixStream>,
+    ) -> io::Result<()> {
+        let (filter, covered) = match filter.parse() {
+            Ok((filter, covered)) => (Filter { not_by: peer.pid.try_into().unwrap_or_default(), ..filter }, covered),
+            Err(error) => {
+                send(out, &refuse(&error.to_string(), libc::EINVAL))?;
+                return out.flush();
+            }
+        };
+        let watch = match self.fs.watch(filter) {
+            Ok(watch) => watch,
+            Err(error) => {
+                send(out, &refuse(&error.to_string(), libc::EAGAIN))?;
+                return out.flush();
+            }
+        };
+        send(out, &Reply::Stream)?;
+        while_asked(stream, &watch, || {
+            let mut frames = FrameWriter::new(out);
+            session::trace(&self.fs, &watch, &covered, &mut |told| match told {
+                Some(told) => send(&mut frames, told),
+                None => frames.flush(),
+            })?;
+            frames.end(Ok(()))?;
+            out.flush()
+        })?
+        // The watch goes last: a stop waits for it, and then this process is gone.
+    }
+
+    fn hot(&self, long: Duration, stream: &UnixStream, out: &mut dyn Write) -> io::Result<()> {
+        let watch = match self.fs.watch(Filter::default()) {
+            Ok(watch) => watch,
+            Err(error) => return send(out, &refuse(&error.to_string(), libc::EAGAIN)),
+        };
+        let hot = while_asked(stream, &watch, || session::hot(&self.fs, &watch, long))?;
+        send(out, &Reply::Hot(hot))?;
+        out.flush()
     }
 
     fn import(
@@ -271,6 +322,21 @@ impl Shared {
         let reply = result.map_or_else(refused, Reply::Imported);
         send(out, &reply)
     }
+}
+
+/// Does something for a client that has nothing more to say; when it goes away, the watch ends.
+fn while_asked<T>(stream: &UnixStream, watch: &Watch, work: impl FnOnce() -> T) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let wait = move || {
+            let _ = (&mut &*stream).read(&mut [0]);
+            watch.end();
+        };
+        std::thread::Builder::new().name("control-hangup".into()).spawn_scoped(scope, wait)?;
+        let done = work();
+        // It would wait for a client that waits for the end of this.
+        let _ = stream.shutdown(Shutdown::Read);
+        Ok(done)
+    })
 }
 
 fn caller(peer: Peer) -> Caller {

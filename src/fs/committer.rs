@@ -32,6 +32,8 @@ pub(super) fn spawn(fs: Arc<Core>, writer: Writer) -> Result<JoinHandle<()>, Sto
 
 /// Its nice value: a third of the share of those it competes with.
 const COMMITTER_NICE: i32 = 5;
+/// How long a stop waits at its end for those who watch to have written down what they were told.
+const LAST_TOLD: Duration = Duration::from_millis(500);
 
 /// How long nothing must have changed before cold packs are made.
 const COLD_AFTER: Duration = Duration::from_millis(COLD_AFTER_MS);
@@ -348,6 +350,7 @@ impl Core {
     fn end_committer(&self, abandon: bool) -> Result<Superblock, StoreError> {
         let mut committer = self.committer.lock();
         if let Some(thread) = committer.take() {
+            self.watchers.end();
             let mut state = self.state.lock();
             state.refusal.get_or_insert(Refusal::Stopping);
             state.abandoned = abandon;
@@ -358,6 +361,7 @@ impl Core {
             if thread.join().is_err() {
                 *self.outcome.lock() = Some(Err(StoreError::Io("the committer panicked".into())));
             }
+            self.watchers.wait(LAST_TOLD);
         }
         let outcome = self.outcome.lock();
         outcome.clone().unwrap_or_else(|| Err(StoreError::Io("the committer left no result".into())))

@@ -76,7 +76,7 @@ impl Op<'_> {
         let Planned { row, xattrs } = planned;
         let ino = row.ino;
         self.next.ino = ino.next();
-        let mut inode = Inode::created(row, parent);
+        let mut inode = Inode::created(row, parent, self.next.cookie);
         for (name, value) in &xattrs {
             self.record(Change::Xattr { ino, name, value });
         }

@@ -20,7 +20,7 @@ pub struct Globs {
 
 /// A pattern that is none; the message says why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{pattern:?} names no directories: {why}")]
+#[error("{pattern:?} is no pattern: {why}")]
 pub struct GlobError {
     pattern: String,
     why: String,
@@ -61,6 +61,20 @@ impl Globs {
     /// Whether nothing is ephemeral.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.paths.is_empty()
+    }
+
+    /// Whether what is at this path, or a directory above it, matches. The path is without slashes around it.
+    pub fn cover(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at).chain([path.len()]);
+        let mut parent: &[u8] = b"";
+        let mut start = 0;
+        for end in ends {
+            if self.matches(parent, &path[start..end]) {
+                return true;
+            }
+            (parent, start) = (&path[..end], end + 1);
+        }
+        false
     }
 
     /// Whether a directory of this name can be ephemeral only by its path.
@@ -122,6 +136,20 @@ mod tests {
             assert!(no.iter().all(|path| !matches(pattern, path)), "{pattern} must not match {no:?}");
         }
         assert!(Globs::parse(&["*"]).unwrap().matches(b"", b"\xff\xfe"), "a name is any bytes");
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_below() {
+        for (pattern, yes, no) in [
+            ("src", &["src", "src/a/b", "x/src/a"][..], &["srcs/a", "a", ""][..]),
+            ("/src/*.rs", &["src/a.rs"], &["src/a.c", "a.rs", "x/src/a.rs", "src"]),
+            ("*.rs", &["a.rs", "x/y/a.rs"], &["a.rsx"]),
+            ("a/**/c", &["a/c/d", "a/b/c"], &["a/b", "c"]),
+        ] {
+            let globs = Globs::parse(&[pattern]).unwrap();
+            assert!(yes.iter().all(|path| globs.cover(path.as_bytes())), "{pattern} has to cover {yes:?}");
+            assert!(no.iter().all(|path| !globs.cover(path.as_bytes())), "{pattern} must not cover {no:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub(super) type Xattrs = BTreeMap<Name, Box<[u8]>>;
 #[derive(Debug)]
 pub(super) struct Inode {
     pub row: InodeRow,
+    /// The directory that it was found in, made in, or moved or linked into last, and its name's cookie there: of a
+    /// directory the one that it is in; a file may have lost this name and have others.
+    pub parent: Ino,
+    pub cookie: Cookie,
     /// When utimensat last set the mtime, if nothing has changed it since.
     pub mtime_set: Option<Instant>,
     /// References the kernel holds: an unlinked inode lives until they are gone.
@@ -42,7 +46,6 @@ pub(super) struct File {
 /// A directory's names, empty until loaded.
 #[derive(Debug)]
 pub(super) struct Dir {
-    pub parent: Ino,
     pub loaded: bool,
     entries: Map<Name, Entry>,
     /// Names by cookie. New cookies are the largest, so this grows at its end; a removed name stays for a while and is
@@ -59,25 +62,25 @@ pub(super) struct Entry {
 }
 
 impl Inode {
-    /// An inode as the store has it; `parent` is the directory it was found in.
-    pub fn stored(row: InodeRow, parent: Ino) -> Inode {
-        Self::with_body(row, parent, false)
+    /// An inode as the store has it; `parent` is the directory it was found in, by the name with this cookie.
+    pub fn stored(row: InodeRow, parent: Ino, cookie: Cookie) -> Inode {
+        Self::with_body(row, parent, cookie, false)
     }
 
     /// An inode that was just created: nothing of it is in the store, so all of it is loaded.
-    pub fn created(row: InodeRow, parent: Ino) -> Inode {
-        Self::with_body(row, parent, true)
+    pub fn created(row: InodeRow, parent: Ino, cookie: Cookie) -> Inode {
+        Self::with_body(row, parent, cookie, true)
     }
 
-    fn with_body(row: InodeRow, parent: Ino, new: bool) -> Inode {
+    fn with_body(row: InodeRow, parent: Ino, cookie: Cookie, new: bool) -> Inode {
         let no_xattrs = new || row.attached as usize == row.target.len();
         let no_blocks = new || row.pieces == attached_pieces(row.attached.into());
         let body = match row.kind() {
-            FileKind::Directory => Body::Dir(Box::new(Dir::new(parent, new))),
+            FileKind::Directory => Body::Dir(Box::new(Dir::new(new))),
             FileKind::Regular => Body::File(File { blocks: no_blocks.then(BlockMap::default) }),
             _ => Body::Leaf,
         };
-        Inode { row, mtime_set: None, lookups: 0, xattrs: no_xattrs.then(Default::default), body }
+        Inode { row, parent, cookie, mtime_set: None, lookups: 0, xattrs: no_xattrs.then(Default::default), body }
     }
 
     /// The content is another from now on.
@@ -111,17 +114,20 @@ impl Inode {
 }
 
 impl Dir {
-    fn new(parent: Ino, loaded: bool) -> Dir {
-        Dir { parent, loaded, entries: Map::default(), order: Vec::new() }
+    fn new(loaded: bool) -> Dir {
+        Dir { loaded, entries: Map::default(), order: Vec::new() }
     }
 
     pub fn get(&self, name: &[u8]) -> Option<Entry> {
         self.entries.get(name).copied()
     }
 
-    /// What a directory or file in here is called; of several names any.
-    pub fn name_of(&self, ino: Ino) -> Option<&Name> {
-        self.entries.iter().find(|(_, entry)| entry.ino == ino).map(|(name, _)| name)
+    /// The name with this cookie, if it leads to this inode.
+    pub fn name_of(&self, ino: Ino, cookie: Cookie) -> Option<&Name> {
+        let at = self.order.binary_search_by_key(&cookie, |(cookie, _)| *cookie).ok()?;
+        let name = &self.order[at].1;
+        let leads_there = |entry: &Entry| entry.cookie == cookie && entry.ino == ino;
+        self.entries.get(name).is_some_and(leads_there).then_some(name)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -190,7 +196,7 @@ mod tests {
             btime: Timestamp::new(0, 0),
             target: Box::default(),
         };
-        let mut inode = Inode::created(row, Ino::ROOT);
+        let mut inode = Inode::created(row, Ino::ROOT, Cookie(1));
         let now = |seconds| Timestamp::new(seconds, 0);
         inode.written_back(now(2));
         assert_eq!(inode.row.mtime, now(2), "nobody has set it");

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::scratch::Scratch;
+use super::scratch::{self, Scratch};
 use super::types::{Attr, Caller, DirEntry, RenameMode, Seek, SetAttr, WriteFlags, XattrMode};
 use crate::base::{Cookie, Errno, FileKind, Ino};
 use crate::store::{StoreError, Superblock};
@@ -80,6 +80,19 @@ impl Lanes {
     /// What is on scratch has no disk to wait for.
     pub fn is_kept(&self, ino: Ino) -> bool {
         self.at(ino).lane.is_none()
+    }
+
+    /// [`Core::path`]
+    pub fn path(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
+        let at = self.at(ino);
+        let path = at.core.path(at.ino)?;
+        if at.lane.is_none() {
+            return Ok(path);
+        }
+        // In the lane's own root are the directories with the names of each root.
+        let slash = path.iter().position(|&byte| byte == b'/').ok_or(Errno::NoEnt)?;
+        let root = scratch::dir_of(&path[..slash]).ok_or(Errno::NoEnt)?;
+        Ok([&*self.kept.path(root)?, &path[slash..]].concat())
     }
 
     pub fn would_wait(&self, space: Option<u64>) -> bool {

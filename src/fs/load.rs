@@ -124,7 +124,7 @@ impl Core {
             let entry = super::inode::Entry { ino: dentry.ino, kind: dentry.kind, cookie: dentry.cookie };
             names.push((dentry.name, entry));
             // A file with several names may be here already, and be newer.
-            state.inodes.entry(dentry.ino).or_insert_with(|| Inode::stored(row, ino));
+            state.inodes.entry(dentry.ino).or_insert_with(|| Inode::stored(row, ino, dentry.cookie));
         }
         if let Some(dir) = state.inodes.get_mut(&ino).and_then(Inode::dir_mut) {
             dir.reserve(names.len());

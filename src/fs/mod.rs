@@ -27,6 +27,7 @@ mod resize;
 mod scratch;
 mod sealed;
 mod state;
+mod trace;
 mod types;
 mod view;
 mod xattr;
@@ -44,12 +45,14 @@ use self::inode::Inode;
 use self::operations::Operations;
 pub use self::operations::{KindCounts, OpKind, OperationCounts};
 use self::state::{Contents, Look, Op, Refusal, State, Step, Stop};
+use self::trace::Watchers;
+pub use self::trace::{Filter, Operation, Place, Refused, Watch, asked_by, asker};
 pub use self::types::{
     Activity, Attr, Caller, DirEntry, Health, RenameMode, Seek, SetAttr, SetTime, Usage, WriteFlags, XattrMode,
 };
 pub use self::view::Fs;
 use crate::base::limits::{FORGET_STEP, ORPHAN_DRAIN_MS, PIECE_SIZE, pieces};
-use crate::base::{Errno, Histogram, Ino, Map, Seq, failpoint};
+use crate::base::{Cookie, Errno, Histogram, Ino, Map, Seq, failpoint};
 use crate::format::Transaction;
 use crate::format::journal::Records;
 use crate::store::{Journal, Opened, Recovery, Store, StoreError, Superblock};
@@ -76,6 +79,7 @@ pub struct Core {
     progress: Condvar,
     throttled: AtomicU64,
     operations: Operations,
+    watchers: Arc<Watchers>,
     /// How long commits took, with the packing of their content.
     commits: Histogram,
     /// Whether `state` has some; set while holding it.
@@ -105,7 +109,7 @@ impl Core {
         let superblock = store.superblock()?;
         let root = store.inode(Ino::ROOT)?.ok_or_else(|| StoreError::Damaged("the root directory is gone".into()))?;
         let mut inodes = Map::default();
-        inodes.insert(Ino::ROOT, Inode::stored(root, Ino::ROOT));
+        inodes.insert(Ino::ROOT, Inode::stored(root, Ino::ROOT, Cookie(0)));
         let state = State {
             inodes,
             running: Transaction::default(),
@@ -147,6 +151,7 @@ impl Core {
             progress: Condvar::new(),
             throttled: AtomicU64::new(0),
             operations: Operations::default(),
+            watchers: Arc::default(),
             commits: Histogram::default(),
             has_unseen_modes: AtomicBool::new(false),
             committer: Mutex::new(None),
@@ -228,6 +233,14 @@ impl Core {
     /// When the mount was first used: something in it was read or changed, and not only looked at.
     pub fn first_used(&self) -> Option<Instant> {
         self.operations.first_used()
+    }
+
+    /// Tells of the operations of the mount from here on, as they end, until the session is stopped.
+    ///
+    /// # Errors
+    /// Too many watch already, or it is being stopped.
+    pub fn watch(&self, filter: Filter) -> Result<Watch, Refused> {
+        self.watchers.watch(filter)
     }
 
     /// Gives back references that the kernel held. With the last one an unlinked inode is gone.

@@ -1,7 +1,7 @@
 //! Names: lookup, link, unlink, rmdir. (`create` makes new inodes, `rename` moves names.)
 
 use super::Core;
-use super::inode::{Dir, Entry, Inode};
+use super::inode::{Entry, Inode};
 use super::state::{Op, State, Step};
 use super::types::Attr;
 use crate::base::limits::{DENTRY_COST, LINK_MAX, NAME_MAX, attached_pieces, pieces};
@@ -63,11 +63,11 @@ impl State {
 impl Op<'_> {
     /// Puts a name into a directory, which the operation has looked at; or leads a name that is there elsewhere.
     /// `subdirs` is the change in the number of its subdirectories. The name goes to the end of the directory's order,
-    /// unless it takes the `place` of another.
-    pub fn put_name(&mut self, parent: Ino, name: &Name, ino: Ino, subdirs: i32, place: Option<Cookie>) {
-        let Ok(kind) = self.inode(ino).map(|inode| inode.row.kind()) else { return };
-        let now = self.now;
+    /// unless it takes the `place` of another. Returns its cookie.
+    pub fn put_name(&mut self, parent: Ino, name: &Name, ino: Ino, subdirs: i32, place: Option<Cookie>) -> Cookie {
         let mut cookie = place.unwrap_or(self.next.cookie);
+        let Ok(kind) = self.inode(ino).map(|inode| inode.row.kind()) else { return cookie };
+        let now = self.now;
         let mut added = true;
         self.update(parent, |inode| {
             inode.row.mtime = now;
@@ -87,6 +87,7 @@ impl Op<'_> {
             self.next.cookie = cookie.next();
         }
         self.record(Change::Dentry(&DentryRow { parent, name: name.clone(), ino, kind, cookie }));
+        cookie
     }
 
     /// Takes a name out of a directory.
@@ -159,19 +160,22 @@ impl Core {
 
     /// The directory that a directory is in.
     pub(super) fn parent(&self, dir: Ino) -> Result<Ino, Errno> {
-        self.look(|look| Ok(look.inode(dir)?.dir().ok_or(Errno::NotDir)?.parent))
+        self.look(|look| {
+            let inode = look.inode(dir)?;
+            if inode.row.is_dir() { Ok(inode.parent) } else { Err(Errno::NotDir.into()) }
+        })
     }
 
-    /// Where a directory is: without slashes around it, empty for the root. ENOENT when it has no name any more. It costs a
-    /// look through each directory above it.
-    pub(super) fn path(&self, dir: Ino) -> Result<Vec<u8>, Errno> {
+    /// Where an inode is: without slashes around it, empty for the root; of several names of a file the one that was found
+    /// or made last. ENOENT when it does not have that any more.
+    pub(super) fn path(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
         self.look(|look| {
-            let (mut names, mut at) = (Vec::new(), dir);
+            let (mut names, mut at) = (Vec::new(), ino);
             while at != Ino::ROOT {
-                let parent = look.inode(at)?.dir().ok_or(Errno::NotDir)?.parent;
-                let (_, above) = look.dir(parent)?;
-                names.push(above.name_of(at).ok_or(Errno::NoEnt)?.as_ref());
-                at = parent;
+                let inode = look.inode(at)?;
+                let (_, above) = look.dir(inode.parent)?;
+                names.push(above.name_of(at, inode.cookie).ok_or(Errno::NoEnt)?.as_ref());
+                at = inode.parent;
             }
             names.reverse();
             Ok(names.join(&b'/'))
@@ -195,7 +199,11 @@ impl Core {
             if inode.row.is_orphan() {
                 op.orphans = op.orphans.saturating_sub(1);
             }
-            op.update(ino, |inode| inode.row.nlink += 1);
+            let cookie = op.next.cookie;
+            op.update(ino, |inode| {
+                inode.row.nlink += 1;
+                (inode.parent, inode.cookie) = (parent, cookie);
+            });
             op.put_name(parent, &Name::from(name), ino, 0, None);
             Ok(op.refer(ino)?)
         })
@@ -242,7 +250,10 @@ impl State {
     fn find(&self, parent: Ino, name: &[u8]) -> Step<Ino> {
         match name {
             b"." => Ok(self.inode(parent)?.row.ino),
-            b".." => Ok(self.inode(parent)?.dir().map(|dir: &Dir| dir.parent).ok_or(Errno::NotDir)?),
+            b".." => match self.inode(parent)? {
+                inode if inode.row.is_dir() => Ok(inode.parent),
+                _ => Err(Errno::NotDir.into()),
+            },
             _ => Ok(self.entry(parent, name)?.ok_or(Errno::NoEnt)?.ino),
         }
     }

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::{Errno, Histogram, Tally};
 
@@ -134,8 +134,8 @@ impl Default for Operations {
 }
 
 impl Operations {
-    /// Counts one that has ended.
-    pub fn count(&self, kind: OpKind, begun: Instant, error: Option<Errno>) {
+    /// Counts one that has ended just now; how long it took.
+    pub fn count(&self, kind: OpKind, begun: Instant, error: Option<Errno>) -> Duration {
         let took = begun.elapsed();
         if self.first_used.get().is_none() && kind.is_use() {
             // Of two at once, either is the first.
@@ -146,6 +146,7 @@ impl Operations {
         if let Some(at) = error.and_then(of) {
             self.errors[kind as usize][at].fetch_add(1, Ordering::Relaxed);
         }
+        took
     }
 
     /// When the first began that read or changed something.

@@ -53,10 +53,11 @@ fn list(
     entry: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     taken: &mut Vec<Ino>,
 ) -> Result<(), Errno> {
-    let dir = look.inode(ino)?.dir().ok_or(Errno::NotDir)?;
+    let inode = look.inode(ino)?;
+    let dir = inode.dir().ok_or(Errno::NotDir)?;
     let kind = FileKind::Directory;
     let start = Place::decode(from.0);
-    for (at, name, ino) in [(1, b".".as_slice(), ino), (2, b"..".as_slice(), dir.parent)] {
+    for (at, name, ino) in [(1, b".".as_slice(), ino), (2, b"..".as_slice(), inode.parent)] {
         let cookie = Cookie(Place { at, end: None }.encode());
         if start.at < at && !entry(&DirEntry { name, ino, kind, cookie, attr: None }) {
             return Ok(());

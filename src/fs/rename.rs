@@ -5,7 +5,7 @@ use super::inode::Entry;
 use super::names::{check_own_name, entry_cost};
 use super::state::{Op, State, Step};
 use super::types::RenameMode;
-use crate::base::{Errno, FileKind, Ino, Name};
+use crate::base::{Cookie, Errno, FileKind, Ino, Name};
 
 /// One end of a rename.
 #[derive(Clone, Copy)]
@@ -28,7 +28,11 @@ impl State {
             if ino == Ino::ROOT {
                 return Ok(false);
             }
-            ino = self.inode(ino)?.dir().ok_or(Errno::NotDir)?.parent;
+            let inode = self.inode(ino)?;
+            if !inode.row.is_dir() {
+                return Err(Errno::NotDir);
+            }
+            ino = inode.parent;
         }
     }
 }
@@ -39,12 +43,8 @@ impl Op<'_> {
         if moved.kind == FileKind::Directory && self.is_below(into, moved.ino)? { Err(Errno::Inval) } else { Ok(()) }
     }
 
-    fn set_parent(&mut self, moved: Entry, parent: Ino) {
-        self.update(moved.ino, |inode| {
-            if let Some(dir) = inode.dir_mut() {
-                dir.parent = parent;
-            }
-        });
+    fn set_parent(&mut self, moved: Entry, parent: Ino, cookie: Cookie) {
+        self.update(moved.ino, |inode| (inode.parent, inode.cookie) = (parent, cookie));
     }
 
     fn move_name(&mut self, from: Place<'_>, to: Place<'_>, moved: Entry, replaced: Option<Entry>) -> Step<()> {
@@ -71,8 +71,8 @@ impl Op<'_> {
         let gone = i32::from(replaced.is_some_and(|old| old.kind == FileKind::Directory));
         // Within a directory a file keeps its place whatever it is called: a listing shows it once.
         let place = (to.parent == from.parent).then_some(moved.cookie);
-        self.put_name(to.parent, &Name::from(to.name), moved.ino, subdirs - gone, place);
-        self.set_parent(moved, to.parent);
+        let cookie = self.put_name(to.parent, &Name::from(to.name), moved.ino, subdirs - gone, place);
+        self.set_parent(moved, to.parent, cookie);
         if let Some(old) = replaced {
             self.drop_links(old.ino, if old.kind == FileKind::Directory { 2 } else { 1 });
         }
@@ -82,10 +82,10 @@ impl Op<'_> {
     fn exchange(&mut self, from: Place<'_>, to: Place<'_>, one: Entry, other: Entry) -> Step<()> {
         self.check_no_loop(other, from.parent)?;
         let subdirs = i32::from(one.kind == FileKind::Directory) - i32::from(other.kind == FileKind::Directory);
-        self.put_name(from.parent, &Name::from(from.name), other.ino, -subdirs, None);
-        self.put_name(to.parent, &Name::from(to.name), one.ino, subdirs, None);
-        self.set_parent(one, to.parent);
-        self.set_parent(other, from.parent);
+        let here = self.put_name(from.parent, &Name::from(from.name), other.ino, -subdirs, None);
+        let there = self.put_name(to.parent, &Name::from(to.name), one.ino, subdirs, None);
+        self.set_parent(one, to.parent, there);
+        self.set_parent(other, from.parent, here);
         Ok(())
     }
 }

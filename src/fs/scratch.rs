@@ -183,6 +183,11 @@ impl Scratch {
     }
 }
 
+/// The root whose names are in the directory of this name.
+pub(super) fn dir_of(name: &[u8]) -> Option<Ino> {
+    std::str::from_utf8(name).ok()?.parse().ok().map(Ino)
+}
+
 /// What the directory with a root's names is called: by the root's number, which is nobody else's.
 fn name_of(dir: Ino) -> Vec<u8> {
     dir.to_string().into_bytes()

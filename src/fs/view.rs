@@ -1,6 +1,6 @@
 //! What callers have of a session: its ids of users and groups as this host knows them. They are translated wherever one
 //! crosses this boundary, owners, creators, ACLs and capabilities, so that nothing below knows of two kinds, and no adapter
-//! above. And since everything a mount is asked for comes by here, here it is counted.
+//! above. And since everything a mount is asked for comes by here, here it is counted, and told to who watches.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use super::attr::CAPABILITY;
 use super::lanes::Lanes;
 use super::operations::OpKind;
 use super::scratch::Scratch;
+use super::trace::{Asked, Outcome};
 use super::types::{Attr, Caller, DirEntry, RenameMode, Seek, SetAttr, WriteFlags, XattrMode};
 use super::{Core, Globs, acl};
 use crate::base::{Cookie, Errno, IdMaps, Ino};
@@ -67,15 +68,40 @@ impl Fs {
         Arc::new(Fs { lanes: self.lanes.clone(), ids, counted: true })
     }
 
-    /// Runs an operation and counts it.
-    fn count<T>(&self, kind: OpKind, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    /// Runs an operation, counts it, and tells those who watch.
+    fn measure<T>(
+        &self,
+        kind: OpKind,
+        asked: Asked<'_>,
+        run: impl FnOnce() -> Result<T, Errno>,
+        outcome: impl FnOnce(&T) -> Outcome,
+    ) -> Result<T, Errno> {
         if !self.counted {
             return run();
         }
         let begun = Instant::now();
         let result = run();
-        self.operations.count(kind, begun, result.as_ref().err().copied());
+        let took = self.operations.count(kind, begun, result.as_ref().err().copied());
+        if self.watchers.any() {
+            self.watchers.tell(kind, &asked, took, result.as_ref().map(outcome).map_err(|error| *error));
+        }
         result
+    }
+
+    /// One of which there is no more to tell than whether it succeeded.
+    fn count<T>(&self, kind: OpKind, asked: Asked<'_>, run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        self.measure(kind, asked, run, |_| Outcome::default())
+    }
+
+    /// One that finds or makes an inode.
+    fn find(&self, kind: OpKind, asked: Asked<'_>, run: impl FnOnce() -> Result<Attr, Errno>) -> Result<Attr, Errno> {
+        let found = |attr: &Attr| Outcome { found: Some(attr.ino), ..Outcome::default() };
+        self.measure(kind, asked, || run().map(|attr| self.shown(attr)), found)
+    }
+
+    /// One that moves bytes.
+    fn transfer(&self, kind: OpKind, asked: Asked<'_>, run: impl FnOnce() -> Result<u64, Errno>) -> Result<u64, Errno> {
+        self.measure(kind, asked, run, |&bytes| Outcome { moved: Some(bytes), ..Outcome::default() })
     }
 
     fn shown(&self, attr: Attr) -> Attr {
@@ -95,17 +121,19 @@ impl Fs {
     /// [`Core::write`]
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, Errno> {
         let kill_priv = flags.kill_priv.map(|group| self.ids.groups.stored(group));
-        let run = || self.lanes.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags });
-        let bytes = self.count(OpKind::Write, run)?;
+        let asked = Asked::of(ino).from(offset).bytes(bytes.len() as u64);
+        let run = || self.lanes.write(ino, offset, bytes, WriteFlags { kill_priv, ..flags }).map(|bytes| bytes as u64);
+        let written = self.transfer(OpKind::Write, asked, run)?;
         if self.counted {
-            self.operations.written(bytes as u64);
+            self.operations.written(written);
         }
-        Ok(bytes)
+        Ok(written as usize)
     }
 
     /// [`Core::fallocate`]
     pub fn fallocate(&self, caller: &Caller, ino: Ino, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
-        self.count(OpKind::Fallocate, || self.lanes.fallocate(&self.member(caller), ino, mode, offset, length))
+        let asked = Asked::of(ino).from(offset).bytes(length);
+        self.count(OpKind::Fallocate, asked, || self.lanes.fallocate(&self.member(caller), ino, mode, offset, length))
     }
 
     /// [`Core::copy_range`]
@@ -119,26 +147,29 @@ impl Fs {
         length: u64,
     ) -> Result<u64, Errno> {
         let run = || self.lanes.copy_range(&self.member(caller), from, from_at, to, to_at, length);
-        self.count(OpKind::CopyRange, run)
+        self.transfer(OpKind::CopyRange, Asked::of(from).and(to).from(from_at).bytes(length), run)
     }
 
     /// [`Core::lookup`]
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.count(OpKind::Lookup, || self.lanes.lookup(parent, name).map(|attr| self.shown(attr)))
+        self.find(OpKind::Lookup, Asked::named(parent, name), || self.lanes.lookup(parent, name))
     }
 
     /// [`Core::getattr`]
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        self.count(OpKind::Getattr, || self.lanes.getattr(ino).map(|attr| self.shown(attr)))
+        self.find(OpKind::Getattr, Asked::of(ino), || self.lanes.getattr(ino))
     }
 
     /// [`Core::setattr`]
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Errno> {
         let uid = set.uid.map(|uid| self.ids.users.stored(uid));
         let gid = set.gid.map(|gid| self.ids.groups.stored(gid));
-        self.count(OpKind::Setattr, || {
-            self.lanes.setattr(&self.member(caller), ino, &SetAttr { uid, gid, ..*set }).map(|attr| self.shown(attr))
-        })
+        let asked = match set.size {
+            Some(size) => Asked::of(ino).bytes(size),
+            None => Asked::of(ino),
+        };
+        let set = SetAttr { uid, gid, ..*set };
+        self.find(OpKind::Setattr, asked, || self.lanes.setattr(&self.member(caller), ino, &set))
     }
 
     /// [`Core::readdir`]
@@ -153,45 +184,41 @@ impl Fs {
             let attr = found.attr.map(|attr| self.shown(attr));
             entry(&DirEntry { attr, ..*found })
         };
-        self.count(OpKind::Readdir, || self.lanes.readdir(ino, from, plus, &mut shown))
+        self.count(OpKind::Readdir, Asked::of(ino).from(from.0), || self.lanes.readdir(ino, from, plus, &mut shown))
     }
 
     /// [`Core::mknod`]
     pub fn mknod(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32, rdev: u32) -> Result<Attr, Errno> {
         let kind = if mode & libc::S_IFMT == libc::S_IFREG { OpKind::Create } else { OpKind::Mknod };
         let run = || self.lanes.mknod(&self.maker(caller), parent, name, mode, rdev);
-        self.count(kind, run).map(|attr| self.shown(attr))
+        self.find(kind, Asked::named(parent, name), run)
     }
 
     /// [`Core::mkdir`]
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr, Errno> {
-        self.count(OpKind::Mkdir, || {
-            self.lanes.mkdir(&self.maker(caller), parent, name, mode).map(|attr| self.shown(attr))
-        })
+        let run = || self.lanes.mkdir(&self.maker(caller), parent, name, mode);
+        self.find(OpKind::Mkdir, Asked::named(parent, name), run)
     }
 
     /// [`Core::symlink`]
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr, Errno> {
-        self.count(OpKind::Symlink, || {
-            self.lanes.symlink(&self.maker(caller), parent, name, target).map(|attr| self.shown(attr))
-        })
+        let run = || self.lanes.symlink(&self.maker(caller), parent, name, target);
+        self.find(OpKind::Symlink, Asked::named(parent, name), run)
     }
 
     /// [`Core::tmpfile`]
     pub fn tmpfile(&self, caller: &Caller, parent: Ino, mode: u32) -> Result<Attr, Errno> {
-        self.count(OpKind::Tmpfile, || {
-            self.lanes.tmpfile(&self.maker(caller), parent, mode).map(|attr| self.shown(attr))
-        })
+        self.find(OpKind::Tmpfile, Asked::of(parent), || self.lanes.tmpfile(&self.maker(caller), parent, mode))
     }
 
     /// [`Core::link`]
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.count(OpKind::Link, || self.lanes.link(ino, parent, name).map(|attr| self.shown(attr)))
+        self.find(OpKind::Link, Asked::of(ino).and_named(parent, name), || self.lanes.link(ino, parent, name))
     }
 
     /// [`Core::getxattr`]
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, Errno> {
-        let mut value = self.count(OpKind::Getxattr, || self.lanes.getxattr(ino, name))?;
+        let mut value = self.count(OpKind::Getxattr, Asked::of(ino), || self.lanes.getxattr(ino, name))?;
         map_xattr(name, &mut value, |uid| self.ids.users.shown(uid), |gid| self.ids.groups.shown(gid));
         Ok(value)
     }
@@ -200,7 +227,8 @@ impl Fs {
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
         let mut value = value.to_vec();
         map_xattr(name, &mut value, |uid| self.ids.users.stored(uid), |gid| self.ids.groups.stored(gid));
-        self.count(OpKind::Setxattr, || self.lanes.setxattr(caller, ino, name, &value, mode))
+        let asked = Asked::of(ino).bytes(value.len() as u64);
+        self.count(OpKind::Setxattr, asked, || self.lanes.setxattr(caller, ino, name, &value, mode))
     }
 }
 
@@ -238,52 +266,66 @@ impl Fs {
 
     /// [`Core::listxattr`]
     pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>, Errno> {
-        self.count(OpKind::Listxattr, || self.lanes.listxattr(caller, ino))
+        self.count(OpKind::Listxattr, Asked::of(ino), || self.lanes.listxattr(caller, ino))
     }
 
     /// [`Core::removexattr`]
     pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.count(OpKind::Removexattr, || self.lanes.removexattr(caller, ino, name))
+        self.count(OpKind::Removexattr, Asked::of(ino), || self.lanes.removexattr(caller, ino, name))
     }
 
     /// [`Core::read`]
     pub fn read(&self, ino: Ino, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
         let before = out.len();
-        self.count(OpKind::Read, || self.lanes.read(ino, offset, size, out))?;
+        let run = || self.lanes.read(ino, offset, size, out).map(|()| (out.len() - before) as u64);
+        let read = self.transfer(OpKind::Read, Asked::of(ino).from(offset).bytes(size as u64), run)?;
         if self.counted {
-            self.operations.read(out.len() - before);
+            self.operations.read(read as usize);
         }
         Ok(())
     }
 
     /// [`Core::seek`]
     pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64, Errno> {
-        self.count(OpKind::Seek, || self.lanes.seek(ino, offset, what))
+        self.count(OpKind::Seek, Asked::of(ino).from(offset), || self.lanes.seek(ino, offset, what))
     }
 
     /// [`Core::readlink`]
     pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>, Errno> {
-        self.count(OpKind::Readlink, || self.lanes.readlink(ino))
+        self.count(OpKind::Readlink, Asked::of(ino), || self.lanes.readlink(ino))
     }
 
     /// [`Core::unlink`]
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.count(OpKind::Unlink, || self.lanes.unlink(parent, name))
+        self.count(OpKind::Unlink, Asked::named(parent, name), || self.lanes.unlink(parent, name))
     }
 
     /// [`Core::rmdir`]
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.count(OpKind::Rmdir, || self.lanes.rmdir(parent, name))
+        self.count(OpKind::Rmdir, Asked::named(parent, name), || self.lanes.rmdir(parent, name))
     }
 
     /// [`Core::rename`]. Between the lanes, EXDEV.
     pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, to_name: &[u8], mode: RenameMode) -> Result<(), Errno> {
-        self.count(OpKind::Rename, || self.lanes.rename(parent, name, to, to_name, mode))
+        let asked = Asked::named(parent, name).and_named(to, to_name);
+        self.count(OpKind::Rename, asked, || self.lanes.rename(parent, name, to, to_name, mode))
     }
 
-    /// [`Core::fsync`]
-    pub fn fsync(&self) -> Result<(), Errno> {
-        self.count(OpKind::Fsync, || self.lanes.kept.fsync())
+    /// Makes all durable that came before, for who asks it of this inode. In the ephemeral lane there is nothing to wait for.
+    pub fn sync(&self, ino: Ino) -> Result<(), Errno> {
+        if !self.is_kept(ino) {
+            return Ok(());
+        }
+        self.count(OpKind::Fsync, Asked::of(ino), || self.lanes.kept.fsync())
+    }
+
+    /// Where an inode is: without slashes around it, empty for the root; of several names of a file the one that was found
+    /// or made last. For people: it takes the state's lock, and may be another the next moment.
+    ///
+    /// # Errors
+    /// ENOENT when it does not have that name any more, ESTALE when it is not known.
+    pub fn path(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
+        self.lanes.path(ino)
     }
 }
 

@@ -26,7 +26,7 @@ use super::reply::{attributes, empty, entry, sized, written};
 use super::waiters::Waiters;
 use crate::base::limits::{MAX_WRITE, NAME_MAX, PIECE_SIZE};
 use crate::base::{Cookie, Errno, FileKind, Ino};
-use crate::fs::{Fs, SetAttr};
+use crate::fs::{Fs, SetAttr, asked_by};
 
 thread_local! {
     /// What a READ is answered from: one buffer for each thread, since fresh pages cost more than the copy.
@@ -46,12 +46,18 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
+    /// The file system, for what this request asks of it.
+    fn of(&self, request: &Request) -> &Fs {
+        asked_by(request.pid());
+        &self.fs
+    }
+
     /// Makes a change, here or where it may wait. `space` is the content it brings or allocates, if it needs any space.
-    fn change(&self, space: Option<u64>, job: impl FnOnce(&Fs) + Send + 'static) {
+    fn change(&self, request: &Request, space: Option<u64>, job: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.would_wait(space) {
-            self.waiters.change(0, Box::new(job));
+            self.waiters.change(request.pid(), 0, Box::new(job));
         } else {
-            job(&self.fs);
+            job(self.of(request));
         }
     }
 }
@@ -71,11 +77,11 @@ impl Filesystem for Adapter {
         self.agreed.set(agreed).map_err(|_| io::Error::other("the kernel shakes hands twice"))
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if let Some(attr) = self.prime.answers(ino(parent), name.as_bytes()) {
             return reply.entry(&Prime::TTL, &file_attr(&attr), GENERATION);
         }
-        match self.fs.lookup(ino(parent), name.as_bytes()) {
+        match self.of(request).lookup(ino(parent), name.as_bytes()) {
             // Inode number 0 is ENOENT that the kernel may remember; the error itself it would forget at once.
             Err(Errno::NoEnt) => {
                 reply.entry(&FOR_EVER, &convert::bare_attr(Ino(0), FileKind::Regular), GENERATION);
@@ -90,8 +96,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _request: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        attributes(reply, self.fs.getattr(ino(number)));
+    fn getattr(&self, request: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        attributes(reply, self.of(request).getattr(ino(number)));
     }
 
     fn setattr(
@@ -115,11 +121,11 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime };
         let caller = caller(request, 0);
-        self.change(None, move |fs| attributes(reply, fs.setattr(&caller, ino(number), &set)));
+        self.change(request, None, move |fs| attributes(reply, fs.setattr(&caller, ino(number), &set)));
     }
 
-    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(ino(number)) {
+    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
+        match self.of(request).readlink(ino(number)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
         }
@@ -136,33 +142,33 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request, umask), owned(name));
-        self.change(Some(0), move |fs| entry(reply, fs.mknod(&caller, ino(parent), &name, mode, rdev)));
+        self.change(request, Some(0), move |fs| entry(reply, fs.mknod(&caller, ino(parent), &name, mode, rdev)));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (caller, name) = (caller(request, umask), owned(name));
-        self.change(Some(0), move |fs| entry(reply, fs.mkdir(&caller, ino(parent), &name, mode)));
+        self.change(request, Some(0), move |fs| entry(reply, fs.mkdir(&caller, ino(parent), &name, mode)));
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = owned(name);
-        self.change(None, move |fs| empty(reply, fs.unlink(ino(parent), &name)));
+        self.change(request, None, move |fs| empty(reply, fs.unlink(ino(parent), &name)));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = owned(name);
-        self.change(None, move |fs| empty(reply, fs.rmdir(ino(parent), &name)));
+        self.change(request, None, move |fs| empty(reply, fs.rmdir(ino(parent), &name)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (caller, name, target) = (caller(request, 0), owned(name), owned(target.as_os_str()));
         let job = move |fs: &Fs| entry(reply, fs.symlink(&caller, ino(parent), &name, &target));
-        self.change(Some(0), job);
+        self.change(request, Some(0), job);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         to: INodeNo,
@@ -175,12 +181,12 @@ impl Filesystem for Adapter {
             Err(error) => return reply.error(errno(error)),
         };
         let (name, to_name) = (owned(name), owned(to_name));
-        self.change(Some(0), move |fs| empty(reply, fs.rename(ino(parent), &name, ino(to), &to_name, mode)));
+        self.change(request, Some(0), move |fs| empty(reply, fs.rename(ino(parent), &name, ino(to), &to_name, mode)));
     }
 
-    fn link(&self, _request: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = owned(name);
-        self.change(Some(0), move |fs| entry(reply, fs.link(ino(number), ino(parent), &name)));
+        self.change(request, Some(0), move |fs| entry(reply, fs.link(ino(number), ino(parent), &name)));
     }
 
     fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -208,7 +214,7 @@ impl Filesystem for Adapter {
     ) {
         let mode = libc::S_IFREG | (mode & 0o7777);
         let (caller, name) = (caller(request, umask), owned(name));
-        self.change(Some(0), move |fs| match fs.mknod(&caller, ino(parent), &name, mode, 0) {
+        self.change(request, Some(0), move |fs| match fs.mknod(&caller, ino(parent), &name, mode, 0) {
             Ok(attr) => {
                 let keep = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&FOR_EVER, &file_attr(&attr), GENERATION, FileHandle(0), keep);
@@ -219,7 +225,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -230,7 +236,7 @@ impl Filesystem for Adapter {
     ) {
         READ_BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            match self.fs.read(ino(number), offset, size.min(MAX_WRITE) as usize, buffer) {
+            match self.of(request).read(ino(number), offset, size.min(MAX_WRITE) as usize, buffer) {
                 Ok(()) => reply.data(buffer),
                 Err(error) => reply.error(errno(error)),
             }
@@ -258,23 +264,23 @@ impl Filesystem for Adapter {
                 modes.tell(fs);
                 written(reply, result);
             };
-            return self.waiters.change(length, Box::new(job));
+            return self.waiters.change(request.pid(), length, Box::new(job));
         }
-        let result = self.fs.write(ino(number), offset, data, flags);
+        let result = self.of(request).write(ino(number), offset, data, flags);
         self.modes.tell(&self.fs);
         written(reply, result);
     }
 
-    fn fsync(&self, _request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(&self.fs, ino(number), reply);
+    fn fsync(&self, request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(&self.fs, request.pid(), ino(number), reply);
     }
 
-    fn fsyncdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.waiters.sync(&self.fs, ino(number), reply);
+    fn fsyncdir(&self, request: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.waiters.sync(&self.fs, request.pid(), ino(number), reply);
     }
 
-    fn readdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let result = self.fs.readdir(ino(number), Cookie(offset), false, &mut |entry| {
+    fn readdir(&self, request: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let result = self.of(request).readdir(ino(number), Cookie(offset), false, &mut |entry| {
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino.0), entry.cookie.0, convert::file_type(entry.kind), name)
         });
@@ -286,13 +292,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.fs.readdir(ino(number), Cookie(offset), true, &mut |entry| {
+        let result = self.of(request).readdir(ino(number), Cookie(offset), true, &mut |entry| {
             let attr = match &entry.attr {
                 Some(attr) => file_attr(attr),
                 None => convert::bare_attr(entry.ino, entry.kind),
@@ -331,20 +337,22 @@ impl Filesystem for Adapter {
         };
         let (caller, name, value) = (caller(request, 0), owned(name), Box::<[u8]>::from(value));
         let bytes = value.len() as u64;
-        self.change(Some(bytes), move |fs| empty(reply, fs.setxattr(&caller, ino(number), &name, &value, mode)));
+        self.change(request, Some(bytes), move |fs| {
+            empty(reply, fs.setxattr(&caller, ino(number), &name, &value, mode))
+        });
     }
 
-    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.fs.getxattr(ino(number), name.as_bytes()));
+    fn getxattr(&self, request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.of(request).getxattr(ino(number), name.as_bytes()));
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.fs.listxattr(&caller(request, 0), ino(number)));
+        sized(reply, size, self.of(request).listxattr(&caller(request, 0), ino(number)));
     }
 
     fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request, 0), owned(name));
-        self.change(None, move |fs| empty(reply, fs.removexattr(&caller, ino(number), &name)));
+        self.change(request, None, move |fs| empty(reply, fs.removexattr(&caller, ino(number), &name)));
     }
 
     fn fallocate(
@@ -359,17 +367,17 @@ impl Filesystem for Adapter {
     ) {
         let caller = caller(request, 0);
         let modes = self.modes.clone();
-        self.change(Some(length), move |fs| {
+        self.change(request, Some(length), move |fs| {
             let allocated = fs.fallocate(&caller, ino(number), mode, offset, length);
             modes.tell(fs);
             empty(reply, allocated);
         });
     }
 
-    fn lseek(&self, _request: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let result = convert::seek(whence).and_then(|what| {
             let offset = u64::try_from(offset).map_err(|_| Errno::NxIo)?;
-            self.fs.seek(ino(number), offset, what)
+            self.of(request).seek(ino(number), offset, what)
         });
         match result {
             Ok(offset) => reply.offset(offset as i64),
@@ -392,7 +400,7 @@ impl Filesystem for Adapter {
     ) {
         let length = length.min(COPY_MAX);
         let (caller, modes) = (caller(request, 0), self.modes.clone());
-        self.change(Some(length), move |fs| {
+        self.change(request, Some(length), move |fs| {
             let copied = fs.copy_range(&caller, ino(from), from_offset, ino(to), to_offset, length);
             modes.tell(fs);
             written(reply, copied.map(|bytes| bytes as usize));

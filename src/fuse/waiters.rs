@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::reply::empty;
 use crate::base::Ino;
-use crate::fs::Fs;
+use crate::fs::{Fs, asked_by};
 
 /// Threads for changes that wait. When the committer is done they all wake, and then only copy bytes.
 const CHANGE_THREADS: usize = 4;
@@ -25,6 +25,12 @@ const QUEUED_BYTES_MAX: usize = 16 << 20;
 
 /// A change with its reply.
 type Job = Box<dyn FnOnce(&Fs) + Send>;
+
+/// A change as it lies in the queue: with the process that asks, and the bytes of content that it owns.
+type Queued = (u32, usize, Job);
+
+/// An `fsync`: with the process that asks, of which inode.
+type SyncRequest = (u32, Ino, ReplyEmpty);
 
 /// Bytes of content lying in the queue.
 #[derive(Default)]
@@ -52,8 +58,8 @@ impl Budget {
 /// Hands requests to the waiting threads; they end when it is dropped and they have answered all they had.
 pub(super) struct Waiters {
     // Neither queue has a bound of its own: there is at most one request for each thread that waits in the kernel.
-    syncs: Sender<ReplyEmpty>,
-    changes: Sender<(usize, Job)>,
+    syncs: Sender<SyncRequest>,
+    changes: Sender<Queued>,
     budget: Arc<Budget>,
     /// A thread that reads requests is waiting for the disk; the others must not.
     syncing_here: AtomicBool,
@@ -78,37 +84,42 @@ impl Waiters {
 
     /// Answers an `fsync`. One at a time is done by the thread that read the request: the way to another one and its
     /// wake-up cost a caller who is alone a good part of the sync itself. Everybody else shares the next one.
-    pub(super) fn sync(&self, fs: &Fs, ino: Ino, reply: ReplyEmpty) {
+    pub(super) fn sync(&self, fs: &Fs, pid: u32, ino: Ino, reply: ReplyEmpty) {
         if !fs.is_kept(ino) {
             return reply.ok();
         }
         if !self.syncing_here.swap(true, Ordering::Acquire) {
-            empty(reply, fs.fsync());
+            asked_by(pid);
+            empty(reply, fs.sync(ino));
             self.syncing_here.store(false, Ordering::Release);
             return;
         }
         // A reply that finds no thread is dropped, and fuser then answers EIO. So it is with changes.
-        let _ = self.syncs.send(reply);
+        let _ = self.syncs.send((pid, ino, reply));
     }
 
-    /// Runs a change that owns this many bytes of content.
-    pub(super) fn change(&self, bytes: usize, job: Job) {
+    /// Runs a change that this process asks for, and that owns this many bytes of content.
+    pub(super) fn change(&self, pid: u32, bytes: usize, job: Job) {
         self.budget.take(bytes);
-        let _ = self.changes.send((bytes, job));
+        let _ = self.changes.send((pid, bytes, job));
     }
 }
 
-/// One sync serves everyone who asked before it began, so one thread is enough for any number of callers.
-fn answer_syncs(fs: &Fs, queue: &Receiver<ReplyEmpty>) {
-    while let Ok(first) = queue.recv() {
-        let group: Vec<ReplyEmpty> = std::iter::once(first).chain(queue.try_iter()).collect();
-        let result = fs.fsync();
+/// One sync serves everyone who asked before it began, so one thread is enough for any number of callers. It counts once,
+/// as the first one's.
+fn answer_syncs(fs: &Fs, queue: &Receiver<SyncRequest>) {
+    while let Ok((pid, ino, first)) = queue.recv() {
+        let others = queue.try_iter().map(|(_, _, reply)| reply);
+        let group: Vec<ReplyEmpty> = std::iter::once(first).chain(others).collect();
+        asked_by(pid);
+        let result = fs.sync(ino);
         group.into_iter().for_each(|reply| empty(reply, result));
     }
 }
 
-fn make_changes(fs: &Fs, queue: &Receiver<(usize, Job)>, budget: &Budget) {
-    while let Ok((bytes, job)) = queue.recv() {
+fn make_changes(fs: &Fs, queue: &Receiver<Queued>, budget: &Budget) {
+    while let Ok((pid, bytes, job)) = queue.recv() {
+        asked_by(pid);
         job(fs);
         budget.give_back(bytes);
     }

@@ -226,6 +226,12 @@ pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
+/// A time as RFC 3339 has it, in UTC, to the microsecond.
+pub(super) fn rfc3339_micros(time: Timestamp) -> String {
+    let seconds = rfc3339(time);
+    format!("{}.{:06}Z", seconds.trim_end_matches('Z'), time.nanos / 1_000)
+}
+
 /// A time as RFC 3339 has it, in UTC, to the second.
 pub fn rfc3339(time: Timestamp) -> String {
     // Days to a date in the proleptic Gregorian calendar: Howard Hinnant's `civil_from_days`.
@@ -257,6 +263,7 @@ mod tests {
         ] {
             assert_eq!(rfc3339(Timestamp::new(secs, 5)), text);
         }
+        assert_eq!(rfc3339_micros(Timestamp::new(-1, 12_345_678)), "1969-12-31T23:59:59.012345Z");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::base::SessionId;
 use crate::cli::access::server;
 use crate::cli::exit::Exit;
 use crate::cli::exposition;
 use crate::cli::failure::Failure;
 use crate::cli::output::Context;
-use crate::session::{Figures, SessionDir};
+use crate::control::Client;
+use crate::session::Figures;
 
 /// A server that is silent for so long is left out.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,21 +31,27 @@ pub fn metrics(context: &Context, session: Option<&str>, textfile: Option<&Path>
     Ok(exit)
 }
 
-/// The figures of one session, which has to be mounted.
-pub fn of_session(context: &Context, session: &str) -> Result<Figures, Failure> {
+/// The server of a session, which has to be mounted.
+pub fn mounted(context: &Context, session: &str) -> Result<Client, Failure> {
     let dir = context.store.existing(&context.session(session)?)?;
     let not_mounted = || {
-        let text = format!("session {session} is not mounted: there are no figures");
+        let text = format!("session {session} is not mounted: there is nothing to see");
         Failure::new(Exit::NotMounted, text).hint(format!("sessionfs status {session}"))
     };
-    ask(context, &dir)?.ok_or_else(not_mounted)
+    server(context, &dir)?.ok_or_else(not_mounted)
+}
+
+/// The figures of one session, which has to be mounted.
+pub fn of_session(context: &Context, session: &str) -> Result<Figures, Failure> {
+    ask(context, &context.session(session)?, mounted(context, session)?)
 }
 
 /// Those of every mounted session of the store; one that does not answer is said, left out, and makes the exit code.
 pub fn of_all(context: &Context) -> Result<(Vec<Figures>, u8), Failure> {
     let (mut all, mut exit) = (Vec::new(), 0);
     for dir in context.store.sessions()? {
-        match ask(context, &dir) {
+        let asked = server(context, &dir).and_then(|client| client.map(|it| ask(context, dir.id(), it)).transpose());
+        match asked {
             Ok(found) => all.extend(found),
             Err(failure) => {
                 failure.print(context.json);
@@ -54,12 +62,11 @@ pub fn of_all(context: &Context) -> Result<(Vec<Figures>, u8), Failure> {
     Ok((all, exit))
 }
 
-fn ask(context: &Context, dir: &SessionDir) -> Result<Option<Figures>, Failure> {
-    let Some(client) = server(context, dir)? else { return Ok(None) };
+fn ask(context: &Context, id: &SessionId, client: Client) -> Result<Figures, Failure> {
     let figures = client.patience(PATIENCE).and_then(|client| client.figures());
-    let figures = figures.map_err(|error| Failure::of_control(dir.id().as_str(), error))?;
+    let figures = figures.map_err(|error| Failure::of_control(id.as_str(), error))?;
     let status = figures.status.filling(&context.config().soft_limits);
-    Ok(Some(Figures { status, history: context.store.history(dir.id())?, ..figures }))
+    Ok(Figures { status, history: context.store.history(id)?, ..figures })
 }
 
 /// Puts a file in the place of another: whoever reads it meanwhile sees the one or the other, whole. Readable for all,

@@ -21,4 +21,5 @@ pub mod stats;
 pub mod status;
 pub mod sync;
 pub mod top;
+pub mod trace;
 pub mod umount;

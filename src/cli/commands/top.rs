@@ -1,4 +1,5 @@
-//! `top`: what mounted sessions are doing, as the difference of their figures from one look to the next.
+//! `top`: what mounted sessions are doing, as the difference of their figures from one look to the next,
+//! and which files most of it is about, which the servers count between the two.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -6,12 +7,44 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::metrics::{of_all, of_session};
+use crate::cli::access::server;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Context, table};
-use crate::session::{Figures, OperationFigures, Times};
+use crate::cli::output::{Context, human_bytes, table};
+use crate::control::ControlError;
+use crate::session::tree::Shown;
+use crate::session::{Figures, HotFile, OperationFigures, Times};
 
 /// To the corner, and what is below it away (ECMA-48: CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[J";
+
+/// How much later than it should a server may answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is left of an interval after a slow look is at least this.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// What happened over an interval.
+#[derive(Debug, PartialEq, Serialize)]
+struct Table {
+    /// The most frequent first.
+    operations: Vec<Row>,
+    /// Those that most operations were about, and most bytes, of each session.
+    hot: Vec<HotRow>,
+    /// Operations that were too many to see what they were about.
+    lost: u64,
+}
+
+/// A file or directory of a session, over an interval.
+#[derive(Debug, PartialEq, Serialize)]
+struct HotRow {
+    session: String,
+    #[serde(flatten)]
+    file: HotFile,
+    /// Operations a second.
+    rate: f64,
+    /// Bytes a second, read, written and copied.
+    bytes_rate: f64,
+}
 
 /// One kind of operation of one session, over an interval.
 #[derive(Debug, PartialEq, Serialize)]
@@ -33,15 +66,16 @@ pub fn top(context: &Context, session: Option<&str>, interval: f64, count: Optio
     let (mut before, mut at) = (look(context, session)?, Instant::now());
     let mut left = count;
     while left != Some(0) {
+        let (hot, lost) = hot(context, &before, interval.saturating_sub(at.elapsed()).max(SHORTEST))?;
         std::thread::sleep(interval.saturating_sub(at.elapsed()));
         let (now, since) = (look(context, session)?, at.elapsed());
         at = Instant::now();
-        let rows = rows(&before, &now, since.as_secs_f64());
-        context.answer(&rows, |out| {
+        let table = Table { operations: rows(&before, &now, since.as_secs_f64()), hot, lost };
+        context.answer(&table, |out| {
             if redraw {
                 out.write_all(REDRAW.as_bytes())?;
             }
-            print(out, &rows)
+            print(out, &table)
         })?;
         before = now;
         left = left.map(|left| left - 1);
@@ -55,6 +89,41 @@ fn look(context: &Context, session: Option<&str>) -> Result<Vec<Figures>, Failur
         Some(session) => Ok(vec![of_session(context, session)?]),
         None => of_all(context).map(|(figures, _)| figures),
     }
+}
+
+/// What happens on all these from now on is about which files: the most operations first. Whoever ends meanwhile has none.
+fn hot(context: &Context, sessions: &[Figures], long: Duration) -> Result<(Vec<HotRow>, u64), Failure> {
+    let ask = |session: &str| {
+        let Some(client) = server(context, &context.store.session(&context.session(session)?))? else {
+            return Ok(None);
+        };
+        match client.patience(long + PATIENCE).and_then(|client| client.hot(long)) {
+            Ok(hot) => Ok(Some(hot)),
+            Err(ControlError::Lost(_)) => Ok(None),
+            Err(error) => Err(Failure::of_control(session, error)),
+        }
+    };
+    let asked: Vec<_> = std::thread::scope(|scope| {
+        let one = |of: &Figures| {
+            let session = of.status.session.clone();
+            scope.spawn(move || (ask(&session), session))
+        };
+        let threads: Vec<_> = sessions.iter().map(one).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let (mut rows, mut lost) = (Vec::new(), 0);
+    for (hot, session) in asked {
+        let Some(hot) = hot? else { continue };
+        lost += hot.lost;
+        rows.extend(hot.files.into_iter().map(|file| HotRow {
+            session: session.clone(),
+            rate: file.operations as f64 / long.as_secs_f64(),
+            bytes_rate: file.bytes as f64 / long.as_secs_f64(),
+            file,
+        }));
+    }
+    rows.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+    Ok((rows, lost))
 }
 
 /// What happened between two looks, the most frequent first.
@@ -104,14 +173,31 @@ fn quantile(times: &Times, percent: u64) -> Option<f64> {
     (step + 1 < times.steps.len()).then(|| (1u64 << step) as f64 / 1e6)
 }
 
-fn print(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+fn print(out: &mut dyn Write, of: &Table) -> io::Result<()> {
     let mut lines = vec![["SESSION", "OP", "OPS/S", "ERRORS/S", "P50 ≤", "P99 ≤"].map(str::to_owned).to_vec()];
-    lines.extend(rows.iter().map(|row| {
+    lines.extend(of.operations.iter().map(|row| {
         let (rate, errors) = (format!("{:.1}", row.rate), format!("{:.1}", row.errors));
         vec![row.session.clone(), row.op.clone(), rate, errors, time(row.p50), time(row.p99)]
     }));
     table(out, &lines, &[false, false, true, true, true, true])?;
+    if !of.hot.is_empty() {
+        writeln!(out)?;
+        let mut lines = vec![["SESSION", "OPS/S", "BYTES/S", "PATH"].map(str::to_owned).to_vec()];
+        lines.extend(of.hot.iter().map(|row| {
+            let bytes = human_bytes(row.bytes_rate as u64);
+            vec![row.session.clone(), format!("{:.1}", row.rate), bytes, path(&row.file)]
+        }));
+        table(out, &lines, &[false, true, true, false])?;
+    }
+    if of.lost > 0 {
+        writeln!(out, "{} operations more than could be looked at", of.lost)?;
+    }
     writeln!(out)
+}
+
+fn path(of: &HotFile) -> String {
+    let path = of.path.as_ref().map(|path| of.path_bytes.as_deref().unwrap_or(path.as_bytes()));
+    path.map_or_else(|| format!("inode {}", of.ino), |path| Shown(path).to_string())
 }
 
 fn time(seconds: Option<f64>) -> String {

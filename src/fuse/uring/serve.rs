@@ -16,7 +16,7 @@ use super::wire::{
 };
 use crate::base::limits::MAX_WRITE;
 use crate::base::{Cookie, Errno, Ino, Timestamp};
-use crate::fs::{Attr, Caller, DirEntry, Fs, SetAttr, SetTime, WriteFlags, XattrMode};
+use crate::fs::{Attr, Caller, DirEntry, Fs, SetAttr, SetTime, WriteFlags, XattrMode, asked_by};
 use crate::fuse::convert::{self, COPY_MAX};
 use crate::fuse::invalidate::Modes;
 use crate::fuse::prime::Prime;
@@ -65,7 +65,8 @@ fn two_names(payload: &[u8]) -> Result<(&[u8], &[u8]), Errno> {
 impl Server {
     /// Answers one request: its payload becomes that of the reply, empty where there is none.
     pub(super) fn answer(&self, request: &Request<'_>, payload: &mut Vec<u8>) -> Result<(), Errno> {
-        let InHeader { opcode, unique, nodeid, .. } = request.header;
+        let InHeader { opcode, unique, nodeid, pid, .. } = request.header;
+        asked_by(pid);
         // As fuser does it.
         debug!("FUSE({unique:3}) ino {nodeid:#018x} {}", name_of(opcode));
         match request.header.opcode {
@@ -252,9 +253,7 @@ impl Server {
             }
             op::FSYNC | op::FSYNCDIR => {
                 payload.clear();
-                if fs.is_kept(node) {
-                    fs.fsync()?;
-                }
+                fs.sync(node)?;
             }
             op::FALLOCATE => {
                 let FallocateIn { offset, length, mode, .. } = request.argument()?;

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 use super::resolve::{Follow, Node, resolve};
-use super::{Shown, TreeError};
+use super::{TreeError, text_and_bytes};
 use crate::base::{Cookie, Errno, FileKind, Ino, Timestamp};
 use crate::fs::{Attr, Fs};
 
@@ -81,14 +81,6 @@ impl Entry {
     /// The target as the file system has it.
     pub fn target_bytes(&self) -> Option<&[u8]> {
         self.target_bytes.as_deref().or(self.target.as_ref().map(String::as_bytes))
-    }
-}
-
-/// A name as text, escaped where it is none; then also its bytes, for who needs to know which of two it is.
-fn text_and_bytes(name: &[u8]) -> (String, Option<Vec<u8>>) {
-    match std::str::from_utf8(name) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (Shown(name).to_string(), Some(name.to_owned())),
     }
 }
 

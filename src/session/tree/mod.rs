@@ -137,6 +137,14 @@ pub enum Touched {
     Inode(Ino),
 }
 
+/// A name as text, escaped where it is none; then also its bytes, for who needs to know which of two it is.
+pub(super) fn text_and_bytes(name: &[u8]) -> (String, Option<Vec<u8>>) {
+    match std::str::from_utf8(name) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (Shown(name).to_string(), Some(name.to_owned())),
+    }
+}
+
 /// A path of any bytes, for a message: control bytes and broken UTF-8 escaped, so that a name can neither lie nor
 /// reach the terminal.
 pub struct Shown<'a>(pub &'a [u8]);
