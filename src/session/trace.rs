@@ -132,6 +132,16 @@ impl Paths<'_> {
         self.last.get(&ino).cloned().or_else(|| self.of(ino)).filter(|path| Some(path) != name)
     }
 
+    /// What was at the one path, and below it, is at the other.
+    fn moved(&mut self, from: &[u8], to: &[u8]) {
+        for path in self.last.values_mut() {
+            if let Some(below) = path.strip_prefix(from).filter(|below| below.first().is_none_or(|&next| next == b'/'))
+            {
+                *path = [to, below].concat();
+            }
+        }
+    }
+
     fn remember(&mut self, ino: Ino, path: &[u8]) {
         if self.last.len() >= TRACE_PATHS {
             self.last.clear();
@@ -181,6 +191,9 @@ fn traced(operation: &Operation, covered: &Globs, paths: &mut Paths<'_>) -> Opti
         && !matches!(&**name, b"." | b"..")
     {
         paths.remember(found, path);
+    }
+    if let (OpKind::Rename, None, Some(from), Some(to)) = (operation.kind, operation.error, &path, &to) {
+        paths.moved(from, to);
     }
     let wanted = |path: &Option<Vec<u8>>| path.as_ref().is_some_and(|path| covered.cover(path));
     if !covered.is_empty() && !wanted(&path) && !wanted(&to) {
