@@ -1,7 +1,9 @@
 //! Time as a file system keeps it.
 
-/// A point in time: seconds since 1970 (negative before it) and the nanoseconds after that second.
+/// A point in time: seconds since 1970 (negative before it) and the nanoseconds after that second. Packed to 12 bytes,
+/// for every inode in memory has four of them; `{ time.secs }` where a reference is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct Timestamp {
     /// Whole seconds since the epoch, rounded down.
     pub secs: i64,

@@ -242,9 +242,9 @@ pub(super) fn write(sql: &Connection, to: &Superblock) -> Result<(), StoreError>
         ":dirs": to.counts.dirs as i64,
         ":bytes": to.counts.bytes as i64, // Bit for bit: sparse files can add up to more than 2^63.
         ":clean": to.clean,
-        ":created_s": to.created.secs,
+        ":created_s": { to.created.secs },
         ":created_ns": to.created.nanos,
-        ":active_s": to.last_active.secs,
+        ":active_s": { to.last_active.secs },
         ":active_ns": to.last_active.nanos,
         ":compat": to.features[0] as i64, // Bit for bit.
         ":ro_compat": to.features[1] as i64,

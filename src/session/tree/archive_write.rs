@@ -212,7 +212,7 @@ impl Records {
         }
         header.set_size(stored.min(OCTAL_11));
         header.set_mtime(seconds(item.mtime).min(OCTAL_11));
-        if item.mtime.nanos != 0 || !(0..=OCTAL_11 as i64).contains(&item.mtime.secs) {
+        if item.mtime.nanos != 0 || !(0..=OCTAL_11 as i64).contains(&{ item.mtime.secs }) {
             self.add(b"mtime", decimal(item.mtime.secs, item.mtime.nanos).as_bytes());
         }
         for (name, value) in &item.xattrs {

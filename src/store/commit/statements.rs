@@ -111,13 +111,13 @@ impl<'c> Statements<'c> {
             row.size as i64,   // At most FILE_SIZE_MAX.
             row.pieces as i64, // Fewer than bytes.
             row.attached,
-            row.atime.secs,
+            { row.atime.secs },
             row.atime.nanos,
-            row.mtime.secs,
+            { row.mtime.secs },
             row.mtime.nanos,
-            row.ctime.secs,
+            { row.ctime.secs },
             row.ctime.nanos,
-            row.btime.secs,
+            { row.btime.secs },
             row.btime.nanos,
             target,
             row.sum(),
@@ -295,7 +295,7 @@ impl<'c> Statements<'c> {
         // Epochs are counted up by one a mount.
         let epoch = state.epoch as i64;
         let digest = state.digest.0.to_le_bytes();
-        self.put_txn.execute(params![txid.sql(), epoch, seq.sql(), time.secs, time.nanos, digest])?;
+        self.put_txn.execute(params![txid.sql(), epoch, seq.sql(), { time.secs }, time.nanos, digest])?;
         self.trim_txn.execute([Txid(txid.0.saturating_sub(TXN_KEPT)).sql()])?;
         Ok(())
     }
