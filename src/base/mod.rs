@@ -2,6 +2,7 @@
 
 mod errno;
 pub mod failpoint;
+mod files;
 mod histogram;
 mod idmap;
 mod ids;
@@ -10,6 +11,7 @@ pub mod memory;
 mod time;
 
 pub use errno::Errno;
+pub use files::{is_not_ordinary, open_ordinary, read_ordinary};
 pub use histogram::{Histogram, STEPS, Tally};
 pub use idmap::{IdMap, IdMapError, IdMaps, IdRange};
 pub use ids::{Cookie, DataId, FileKind, Ino, Name, PackId, Seq, SessionId, SessionIdError, Txid};

@@ -94,9 +94,11 @@ impl From<SessionError> for Failure {
 fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::Missing(_) => Exit::UnknownSession,
-        StoreError::NotOurs(_) => Exit::NotADatabase,
+        StoreError::NotOurs(_) | StoreError::NotOrdinary(_) => Exit::NotADatabase,
         StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => Exit::NewerVersion,
-        StoreError::Damaged(_) | StoreError::Cut { .. } => Exit::Damaged,
+        StoreError::Damaged(_) | StoreError::Cut { .. } | StoreError::Schema { .. } | StoreError::Leads(_) => {
+            Exit::Damaged
+        }
         StoreError::Journal(_) => Exit::JournalUnusable,
         StoreError::Full => Exit::StoreFull,
         StoreError::Permission(_) => Exit::StoreUnusable,

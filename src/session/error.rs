@@ -144,7 +144,14 @@ impl SessionError {
                 StoreError::Full => {
                     format!("df {}   # nothing is lost: with room there again the next use goes on", dir.display())
                 }
-                StoreError::Permission(_) => format!("ls -l {}", dir.display()),
+                StoreError::Permission(_) | StoreError::NotOrdinary(_) => format!("ls -l {}", dir.display()),
+                StoreError::Schema { path, .. } => {
+                    format!(
+                        "sqlite3 {} .schema   # shows all of it; a copy of which you know whence it is can take its place",
+                        path.display()
+                    )
+                }
+                StoreError::Leads(path) => format!("mv {0} {0}.bad   # what it was to undo stays done", path.display()),
                 StoreError::Newer { .. } | StoreError::Features { .. } | StoreError::Unsupported { .. } => {
                     "sessionfs --version   # then use the version that wrote the session".to_owned()
                 }

@@ -13,11 +13,13 @@ use super::lock::Lock;
 use super::remove::unique;
 use super::retention::{DAY, Known, Reason, Rules, Verdict, decide, expires_at, judge_clock};
 use super::status::{Status, rfc3339};
-use crate::base::SessionId;
+use crate::base::{SessionId, open_ordinary, read_ordinary};
 use crate::store::Store;
 
 /// In the registry: when `gc` last ran.
 const MARK: &str = ".gc.json";
+/// Bytes of it that are read.
+const MARK_MAX: u64 = 4096;
 /// Days that the events of a session outlive it.
 const EVENTS_DAYS: i64 = 90;
 
@@ -166,7 +168,7 @@ impl StoreDir {
     /// When sessions were last collected, in seconds since 1970.
     fn last_collection(&self) -> Result<Option<i64>, SessionError> {
         let path = self.registry().join(MARK);
-        match fs::read(&path) {
+        match read_ordinary(&path, MARK_MAX) {
             Ok(text) => match serde_json::from_slice::<Mark>(&text) {
                 Ok(mark) => Ok(Some(mark.ran.as_second())),
                 Err(why) => Err(SessionError::Registry { path, why }),
@@ -187,7 +189,7 @@ impl StoreDir {
         let path = all.join(MARK);
         let write = || {
             let ran = Timestamp::from_second(now).map_err(io::Error::other)?;
-            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = open_ordinary(File::options().write(true).create(true).truncate(true).mode(0o600), &new)?;
             file.write_all(&serde_json::to_vec(&Mark { ran })?)?;
             file.sync_all()?;
             self.give_to_owner(&new)?;

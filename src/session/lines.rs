@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 
 use super::error::SessionError;
 use super::layout::StoreDir;
-use crate::base::SessionId;
+use crate::base::{SessionId, open_ordinary, read_ordinary};
+
+/// Bytes of a log that are read: far more than any is long, when nobody but us has written to it.
+const READ_MAX: u64 = 64 << 20;
 
 /// One kind of log.
 pub(super) struct Lines {
@@ -36,8 +39,7 @@ impl Lines {
             self.begin_anew(&dir)?;
             let mut line = serde_json::to_vec(value)?;
             line.push(b'\n');
-            let mut file =
-                File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+            let mut file = open_ordinary(File::options().append(true).create(true).mode(0o600), &path)?;
             file.write_all(&line)?;
             store.give_to_owner(&path)
         };
@@ -49,7 +51,7 @@ impl Lines {
         let mut all = Vec::new();
         for name in [self.before, self.name] {
             let path = store.registry_of(id).join(name);
-            let text = match fs::read(&path) {
+            let text = match read_ordinary(&path, READ_MAX) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|source| SessionError::Store { path: path.clone(), what: "read", source })?,
             };

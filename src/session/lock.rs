@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::open_ordinary;
+
+/// Bytes of what a lock file says that are read: a path is the longest of it.
+const HOLDER_MAX: u64 = 64 << 10;
+
 /// Who holds a lock, as the holder itself wrote it down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -82,7 +87,7 @@ impl Lock {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut file = open_regular(&mut options, path)?;
+            let mut file = open_ordinary(&mut options, path)?;
             if !lock(&file)? {
                 return Ok(Taken::Theirs(read_holder(&mut file)));
             }
@@ -100,7 +105,7 @@ impl Lock {
 
     /// Who holds the lock at `path`; `None` when nobody does.
     pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
-        let mut file = match open_regular(OpenOptions::new().read(true), path) {
+        let mut file = match open_ordinary(OpenOptions::new().read(true), path) {
             Ok(file) => file,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
             Err(error) => return Err(error),
@@ -139,17 +144,10 @@ impl Lock {
     }
 }
 
-/// Opens what must be an ordinary file. The store may be another user's: a link would lead elsewhere, and a FIFO in
-/// place of the lock would keep whoever opens it waiting for ever.
-fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("the lock is no ordinary file")) }
-}
-
 /// A holder that has locked but not yet written is reported as unknown: it is at it.
 fn read_holder(file: &mut File) -> Holder {
     let mut text = Vec::new();
-    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut text));
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(HOLDER_MAX).read_to_end(&mut text));
     read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

@@ -16,11 +16,13 @@ use super::lines::now;
 use super::receipt::{Receipt, Witness};
 use super::verify::Verification;
 use super::version::Switching;
-use crate::base::SessionId;
+use crate::base::{SessionId, read_ordinary};
 
 /// No session's name: nothing that begins with a dot is one.
 const REGISTRY: &str = ".registry";
 const ENTRY: &str = "entry.json";
+/// Bytes of an entry that are read. Patterns of ephemeral directories are the longest of it.
+const ENTRY_MAX: u64 = 4 << 20;
 
 /// What is known of a session. What is not set has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl StoreDir {
     /// What is known of a session: nothing, of one that nobody has told anything about.
     pub fn entry(&self, id: &SessionId) -> Result<Entry, SessionError> {
         let path = self.registry_of(id).join(ENTRY);
-        match fs::read(&path) {
+        match read_ordinary(&path, ENTRY_MAX) {
             Ok(text) => serde_json::from_slice(&text).map_err(|why| SessionError::Registry { path, why }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entry::default()),
             Err(source) => Err(SessionError::Store { path, what: "read", source }),
@@ -156,18 +158,19 @@ impl StoreDir {
 
     /// The same, made if there is nothing yet.
     pub(super) fn make_registry_of(&self, id: &SessionId) -> Result<PathBuf, SessionError> {
-        let dir = self.registry_of(id);
-        if !dir.is_dir() {
-            self.create()?;
-            let all = self.registry();
-            for made in [&all, &dir] {
-                make(made, false)?;
-                self.give_to_owner(made).map_err(|source| SessionError::Store {
-                    path: made.clone(),
-                    what: "written",
-                    source,
-                })?;
+        let (all, dir) = (self.registry(), self.registry_of(id));
+        for made in [&all, &dir] {
+            let failed = |what| move |source| SessionError::Store { path: made.clone(), what, source };
+            match fs::symlink_metadata(made) {
+                Ok(meta) if meta.is_dir() => continue,
+                // A link would have what the store knows written elsewhere, and given to the store's owner there.
+                Ok(_) => return Err(failed("used")(io::Error::from_raw_os_error(libc::ENOTDIR))),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("read")(error)),
+                Err(_) => {}
             }
+            self.create()?;
+            make(made, false)?;
+            self.give_to_owner(made).map_err(failed("written"))?;
         }
         Ok(dir)
     }
@@ -250,6 +253,22 @@ mod tests {
         store.update_entry(&id, |entry| entry.settings.pinned = true).unwrap();
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");
         assert!(store.entry(&id).unwrap().settings.pinned);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_registry_is_not_written_through() {
+        let (temp, store, id) = store();
+        let elsewhere = temp.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        for link in [store.registry(), store.registry_of(&id)] {
+            std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+            assert!(store.update_entry(&id, |entry| entry.settings.pinned = true).is_err());
+            store.record(&id, super::super::events::What::Other);
+            assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "{}", link.display());
+            fs::remove_file(&link).unwrap();
+            store.make_registry_of(&id).unwrap();
+            fs::remove_dir(store.registry_of(&id)).unwrap();
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::base::Errno;
+use crate::base::{Errno, is_not_ordinary};
 use crate::format::journal::RecordError;
 
 /// A failure of the session database.
@@ -17,6 +17,20 @@ pub enum StoreError {
     /// Some other file.
     #[error("{0}: not a session database")]
     NotOurs(PathBuf),
+    /// Its place is taken by a link, a FIFO or the like. What stands there was put there by nobody of ours.
+    #[error("{0}: not an ordinary file")]
+    NotOrdinary(PathBuf),
+    /// Its tables are not those of a session database, or not only those.
+    #[error("{path}: damaged: its schema is not that of a session database: {what}")]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is different.
+        what: String,
+    },
+    /// A rollback journal that has SQLite look at, and remove, other files than those of this database.
+    #[error("{0}: damaged: it names other files, which no journal of a session database does")]
+    Leads(PathBuf),
     /// Written by a later version, in a way this one cannot read.
     #[error("{path}: format version {found} is newer than this program, which knows up to {known}")]
     Newer {
@@ -83,6 +97,7 @@ impl StoreError {
     pub(super) fn from_io(path: &Path, error: &io::Error) -> StoreError {
         match error.raw_os_error() {
             Some(code) if is_full(code) => StoreError::Full,
+            _ if is_not_ordinary(error) => StoreError::NotOrdinary(path.to_owned()),
             _ => match error.kind() {
                 io::ErrorKind::NotFound => StoreError::Missing(path.to_owned()),
                 io::ErrorKind::PermissionDenied => StoreError::Permission(path.to_owned()),

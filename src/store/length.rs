@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::StoreError;
 use super::open::beside;
+use crate::base::open_ordinary;
 
 /// Refuses a file that is shorter than the database in it. SQLite notices missing pages, but not a cut last one, nor
 /// one that it never reads.
@@ -32,8 +33,8 @@ const HEADER: usize = 100;
 
 /// Whether a file that cannot be opened is one that ends too early, by what its own first bytes say.
 pub(super) fn cut(path: &Path) -> Option<StoreError> {
-    let file = fs::File::open(path).ok()?;
-    let found = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
+    let file = open_ordinary(fs::OpenOptions::new().read(true), path).ok()?;
+    let found = file.metadata().ok()?.len();
     let mut head = Vec::new();
     file.take(HEADER as u64).read_to_end(&mut head).ok()?;
     let known = head.len().min(MAGIC.len());

@@ -1,10 +1,12 @@
 //! The tables of the session database and how a connection to it is set up. `docs/format.md` explains every column.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, Row};
 
 use super::{Disk, StoreError};
 use crate::base::limits::DB_PAGE_SIZE;
@@ -67,7 +69,11 @@ fn connect(disk: &dyn Disk, path: &Path, access: OpenFlags, cache_kib: i64) -> r
     // lets it use the partial index.
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.set_prepared_statement_cache_capacity(STATEMENTS);
-    // The file may be damaged or a stranger's: SQLite shall believe it no more than we do.
+    // The file may be damaged or a stranger's: SQLite shall believe it no more than we do. A trigger would do in our name
+    // what its author wants, and a view in the place of a table need never end; we have no use for either.
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     sql.execute_batch(
         "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = OFF;
          PRAGMA secure_delete = OFF; PRAGMA mmap_size = 0;",
@@ -101,6 +107,119 @@ pub(super) fn install(sql: &Connection) -> Result<(), StoreError> {
     sql.execute_batch(HISTORY)?;
     sql.execute_batch(VIEWS)?;
     Ok(())
+}
+
+/// A row of `sqlite_schema`: a table, index, view or trigger. An index that SQLite makes by itself has no SQL.
+#[derive(Debug, PartialEq, Eq)]
+struct Object {
+    kind: String,
+    name: String,
+    table: String,
+    sql: Option<String>,
+}
+
+/// What `ANALYZE` leaves, which people and their tools run: it tells SQLite how to find rows, not which.
+const STATISTICS: [(&str, &str); 2] = [
+    ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+];
+
+/// How much of a foreign name is told.
+const NAME_SHOWN: usize = 60;
+
+/// The first thing in which the schema of a database differs, byte for byte, from what [`install`] makes.
+#[derive(Debug)]
+pub(super) struct Difference {
+    name: String,
+    what: String,
+}
+
+impl Difference {
+    fn new(kind: &str, name: &str, how: &str) -> Difference {
+        // A stranger's words, and a terminal.
+        let shown: String = name.chars().take(NAME_SHOWN).flat_map(char::escape_debug).collect();
+        Difference { name: name.to_owned(), what: format!("{kind} \"{shown}\" {how}") }
+    }
+
+    /// Whether it is in the table that says which features a database needs: then that cannot be asked.
+    pub fn is_in_superblock(&self) -> bool {
+        self.name == "superblock"
+    }
+
+    /// The error that it is.
+    pub fn error(self, path: &Path) -> StoreError {
+        StoreError::Schema { path: path.to_owned(), what: self.what }
+    }
+}
+
+/// Compares the schema with ours. Only what is compared here may be read from or written to.
+pub(super) fn difference(sql: &Connection) -> Result<Option<Difference>, StoreError> {
+    let mut missing: Vec<&Object> = ours()?.iter().collect();
+    let mut found = None;
+    let mut query = sql.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_master")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(object) = Object::read(row)? else {
+            return Ok(Some(Difference::new("row", "sqlite_schema", "is none that SQLite makes")));
+        };
+        if let Some(at) = missing.iter().position(|ours| **ours == object) {
+            missing.swap_remove(at);
+        } else if !object.is_statistics() {
+            let how = if missing.iter().any(|ours| ours.name == object.name) { "is not ours" } else { "is foreign" };
+            found = Some(Difference::new(&object.kind, &object.name, how));
+            if found.as_ref().is_some_and(Difference::is_in_superblock) {
+                return Ok(found);
+            }
+        }
+    }
+    let missing = missing.iter().min_by_key(|ours| ours.name != "superblock");
+    Ok(match (found, missing) {
+        (None, Some(ours)) => Some(Difference::new(&ours.kind, &ours.name, "is missing")),
+        (Some(_), Some(ours)) if ours.name == "superblock" => {
+            Some(Difference::new(&ours.kind, &ours.name, "is missing"))
+        }
+        (found, _) => found,
+    })
+}
+
+impl Object {
+    /// None of a row whose columns are no text.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Option<Object>> {
+        let text = |at| -> rusqlite::Result<Option<String>> {
+            Ok(match row.get_ref(at)? {
+                // What is no UTF-8 is none of ours either way.
+                ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                _ => None,
+            })
+        };
+        let sql = match row.get_ref(3)? {
+            ValueRef::Null => Some(None),
+            _ => text(3)?.map(Some),
+        };
+        Ok(match (text(0)?, text(1)?, text(2)?, sql) {
+            (Some(kind), Some(name), Some(table), Some(sql)) => Some(Object { kind, name, table, sql }),
+            _ => None,
+        })
+    }
+
+    fn is_statistics(&self) -> bool {
+        let is =
+            |(name, sql): &(&str, &str)| self.name == *name && self.table == *name && self.sql.as_deref() == Some(*sql);
+        self.kind == "table" && STATISTICS.iter().any(is)
+    }
+}
+
+/// What [`install`] makes, in a database of its own, once.
+fn ours() -> Result<&'static [Object], StoreError> {
+    static OURS: OnceLock<Vec<Object>> = OnceLock::new();
+    if let Some(ours) = OURS.get() {
+        return Ok(ours);
+    }
+    let sql = Connection::open_in_memory()?;
+    install(&sql)?;
+    let mut query = sql.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_master")?;
+    let made = query.query_map([], Object::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(OURS.get_or_init(|| made.into_iter().flatten().collect()))
 }
 
 const TABLES: &str = "

@@ -173,9 +173,10 @@ const DAMAGES: &[(&str, &[&str])] = &[
     ("DELETE FROM txn", &["txn"]),
     ("INSERT INTO block_history VALUES (3, 0, 1, 1, 1, 1, 2, 0)", &["history"]),
     ("INSERT INTO checkpoint VALUES (1, 'later', 99, zeroblob(16), 0, 0)", &["history"]),
+    // One page for two indexes. What the schema says in words is looked at before (foreign.rs).
     (
-        "PRAGMA writable_schema = 1;
-        UPDATE sqlite_schema SET sql = replace(sql, 'shared = 1', 'shared = 0') WHERE name = 'block_shared'",
+        "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET rootpage =
+        (SELECT rootpage FROM sqlite_schema WHERE name = 'block_history_shared') WHERE name = 'block_shared'",
         &["sqlite"],
     ),
 ];
@@ -304,7 +305,7 @@ fn what_open_refuses_is_left_as_it_was() {
         ("UPDATE superblock SET txid = -1", |error| matches!(error, StoreError::Damaged(_))),
         ("UPDATE superblock SET digest = x'00'", |error| matches!(error, StoreError::Damaged(_))),
         ("UPDATE superblock SET created_ns = -1", |error| matches!(error, StoreError::Damaged(_))),
-        ("DROP TABLE superblock", |error| matches!(error, StoreError::Damaged(_))),
+        ("DROP TABLE superblock", |error| matches!(error, StoreError::Schema { .. })),
     ];
     let (dir, path) = sample();
     let hurt = dir.path().join("hurt.db");

@@ -177,7 +177,7 @@ fn what_cannot_be_opened_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("session.db");
     assert!(matches!(Store::open(&path), Err(StoreError::Missing(_))));
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::NotOurs(_))));
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::NotOrdinary(_))));
     std::fs::write(&path, b"just a text, long enough to be taken for something with a header of its own".repeat(99))
         .unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::NotOurs(_))));

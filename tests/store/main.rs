@@ -6,6 +6,7 @@
 mod commits;
 mod concurrency;
 mod damages;
+mod foreign;
 mod housekeeping;
 mod lifecycle;
 mod session;

@@ -20,6 +20,7 @@ use super::opening::Resuming;
 use super::preflight::mount_failure;
 use super::signals::{Signals, reset};
 use super::writeback::write_back;
+use crate::base::open_ordinary;
 use crate::base::{IdMaps, SessionId};
 use crate::cli::access::cap_below_use;
 use crate::cli::exit::Exit;
@@ -175,12 +176,7 @@ fn open_log(context: &Context, plan: &Plan, path: &Path) -> Result<(), Failure> 
     if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX) {
         let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
-    let opened = File::options()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    let opened = open_ordinary(File::options().append(true).create(true).mode(0o600), path)
         .map_err(|source| SessionError::Store { path: path.to_owned(), what: "written", source })?;
     context.log_as_server(Some(opened));
     Ok(())

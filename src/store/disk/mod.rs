@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 
 use self::window::Window;
 use self::writeback::Writeback;
+use crate::base::open_ordinary;
 
 /// A disk that holds stores. Paths are those of the host.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -81,9 +82,9 @@ impl HostDisk {
     }
 }
 
-fn opened(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
     let (window, writes_since_sync) = (RwLock::new(None), AtomicU32::new(0));
-    let file = Arc::new(options.open(path)?);
+    let file = Arc::new(open_ordinary(options, path)?);
     Ok(Box::new(HostFile { file, window, writes_since_sync, writeback: Writeback::default() }))
 }
 
@@ -97,11 +98,11 @@ impl Disk for HostDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        opened(OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW), path)
+        opened(OpenOptions::new().read(true).write(true), path)
     }
 
     fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        opened(OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW), path)
+        opened(OpenOptions::new().read(true), path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
