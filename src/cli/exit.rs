@@ -26,7 +26,7 @@ exits! {
     BadSessionId = 3, "not a session ID";
     UnknownSession = 4, "no such session";
     SessionInUse = 5, "the session is in use by another process";
-    NotADatabase = 6, "session.db is not a session database";
+    NotADatabase = 6, "session.db is not a session database, or a link or the like stands where a file of the session belongs";
     NewerVersion = 7, "the session needs a newer version of sessionfs";
     Damaged = 8, "the session database is damaged";
     Findings = 9, "check has found something";

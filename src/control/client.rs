@@ -190,10 +190,12 @@ impl Client {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, ControlError> {
-        send(&mut &self.stream, request).map_err(ControlError::Lost)?;
-        match receive(&mut self.input).map_err(ControlError::Lost)? {
-            Reply::Fault(fault) => Err(ControlError::Refused(fault)),
-            reply => Ok(reply),
+        // Who is turned away is told so without being heard: the answer says more than a pipe that broke.
+        let sent = send(&mut &self.stream, request);
+        match receive(&mut self.input) {
+            Ok(Reply::Fault(fault)) => Err(ControlError::Refused(fault)),
+            Ok(reply) => sent.map(|()| reply).map_err(ControlError::Lost),
+            Err(error) => Err(ControlError::Lost(sent.err().unwrap_or(error))),
         }
     }
 }

@@ -49,8 +49,9 @@ impl Lines {
     /// Everything there is, the oldest first. Lines that cannot be read, as a power cut leaves them, are passed over.
     pub fn read<T: DeserializeOwned>(&self, store: &StoreDir, id: &SessionId) -> Result<Vec<T>, SessionError> {
         let mut all = Vec::new();
+        let dir = store.look_at_registry_of(id)?;
         for name in [self.before, self.name] {
-            let path = store.registry_of(id).join(name);
+            let path = dir.join(name);
             let text = match read_ordinary(&path, READ_MAX) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|source| SessionError::Store { path: path.clone(), what: "read", source })?,

@@ -57,7 +57,7 @@ pub struct Settings {
 impl StoreDir {
     /// What is known of a session: nothing, of one that nobody has told anything about.
     pub fn entry(&self, id: &SessionId) -> Result<Entry, SessionError> {
-        let path = self.registry_of(id).join(ENTRY);
+        let path = self.look_at_registry_of(id)?.join(ENTRY);
         match read_ordinary(&path, ENTRY_MAX) {
             Ok(text) => serde_json::from_slice(&text).map_err(|why| SessionError::Registry { path, why }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entry::default()),
@@ -160,18 +160,23 @@ impl StoreDir {
     pub(super) fn make_registry_of(&self, id: &SessionId) -> Result<PathBuf, SessionError> {
         let (all, dir) = (self.registry(), self.registry_of(id));
         for made in [&all, &dir] {
-            let failed = |what| move |source| SessionError::Store { path: made.clone(), what, source };
-            match fs::symlink_metadata(made) {
-                Ok(meta) if meta.is_dir() => continue,
-                // A link would have what the store knows written elsewhere, and given to the store's owner there.
-                Ok(_) => return Err(failed("used")(io::Error::from_raw_os_error(libc::ENOTDIR))),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("read")(error)),
-                Err(_) => {}
+            if !is_own_directory(made)? {
+                self.create()?;
+                make(made, false)?;
+                self.give_to_owner(made).map_err(|source| SessionError::Store {
+                    path: made.clone(),
+                    what: "written",
+                    source,
+                })?;
             }
-            self.create()?;
-            make(made, false)?;
-            self.give_to_owner(made).map_err(failed("written"))?;
         }
+        Ok(dir)
+    }
+
+    /// The same, for reading; it need not be there.
+    pub(super) fn look_at_registry_of(&self, id: &SessionId) -> Result<PathBuf, SessionError> {
+        let dir = self.registry_of(id);
+        let _ = is_own_directory(&self.registry())? && is_own_directory(&dir)?;
         Ok(dir)
     }
 
@@ -202,6 +207,19 @@ impl StoreDir {
             return Ok(());
         }
         std::os::unix::fs::lchown(path, Some(store.uid()), Some(store.gid()))
+    }
+}
+
+/// Whether there is a directory. Anything else there is an error: through a link, what the store knows would be another's,
+/// and be written where that one wants it.
+fn is_own_directory(path: &Path) -> Result<bool, SessionError> {
+    let failed = |what, source| Err(SessionError::Store { path: path.to_owned(), what, source });
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(true),
+        Ok(_) => failed("used", io::Error::from_raw_os_error(libc::ENOTDIR)),
+        // The store itself may not be there yet, or be a file; who reads or makes it says so.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(false),
+        Err(error) => failed("read", error),
     }
 }
 

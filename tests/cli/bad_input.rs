@@ -26,7 +26,7 @@ fn session(bench: &Bench) -> std::path::PathBuf {
 fn ids_that_break_the_rule() {
     let bench = Bench::new();
     let long = "x".repeat(256);
-    for bad in ["", ".", "..", ".hidden", "_x", "a/b", "a b", "ü", long.as_str()] {
+    for bad in ["", ".", "..", ".hidden", ".registry", "../demo", "_x", "a/b", "a b", "ü", long.as_str()] {
         bench.fails(&["status", bad], 3, &["A-Z a-z 0-9"]);
     }
     bench.fails(&["cat", ".x:/f"], 3, &["not a session ID"]);

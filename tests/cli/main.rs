@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod exec;
 mod gc;
+mod hostile;
 mod ids;
 mod life;
 mod mount;
@@ -16,6 +17,10 @@ mod resume_refused;
 mod run;
 mod setup;
 mod store;
+mod strangers;
+#[allow(dead_code)] // Shared with the tests of the format, which need another part of it.
+#[path = "../golden/sums.rs"]
+mod sums;
 mod support;
 #[allow(dead_code)] // Half of it is for the tests of the mount.
 #[path = "../mount/sys.rs"]

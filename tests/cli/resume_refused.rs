@@ -189,7 +189,7 @@ const STOPPED: &[Case] = &[
             fs::create_dir(lab.database()).unwrap();
         },
         6,
-        "not a session",
+        "not an ordinary file",
     ),
     ("a flipped bit in the first bytes", |lab| lab.flip(3), 6, "not a session"),
     ("a flipped bit in the application's id", |lab| lab.flip(69), 6, "not a session"),

@@ -7,6 +7,7 @@
 
 mod listing;
 mod make;
+#[allow(dead_code)] // Shared with tests that change more than the superblock.
 mod sums;
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,6 +20,9 @@ use crate::format::RowSum;
 /// Findings of one code that are listed; more are only counted. A destroyed table must not fill the memory.
 const LISTED: u64 = 100;
 
+/// Characters of a finding: a name of 255 bytes, each escaped, and what is said of it.
+const TEXT_MAX: usize = 2_000;
+
 /// KiB of page cache: inodes are looked up in the order of names.
 const CACHE_KIB: i64 = 32 << 10;
 
@@ -120,8 +123,10 @@ impl Report {
         let found = self.found.entry(code).or_default();
         *found += 1;
         if *found <= LISTED {
-            // Names may hold any byte; a report is read on a terminal.
-            let text = text.into().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            // Names may hold any byte, and in a damaged row be of any length; a report is read on a terminal.
+            let text = text.into();
+            let shown = text.chars().take(TEXT_MAX).map(|c| if c.is_control() { '?' } else { c });
+            let text = shown.chain(text.chars().nth(TEXT_MAX).map(|_| '…')).collect();
             self.findings.push(Finding { code, text });
         }
     }
