@@ -1,26 +1,28 @@
-//! README.md says of each thing that works here which test shows it: those tests have to be there.
+//! README.md says of each thing that works here which test shows it, and docs/security.md of each threat: those tests have
+//! to be there.
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
 use std::fs;
 use std::path::Path;
 
-const SECTION: &str = "## Works here, not there";
+/// Pages, and where their tables are.
+const PAGES: [(&str, &str); 2] = [("README.md", "## Works here, not there"), ("docs/security.md", "## Threats")];
 
 /// What the table has wrong, a line each; `read` gives a file of the repository.
-fn faults(readme: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
-    let rows = rows(readme);
+fn faults(page: &str, section: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let rows = rows(page, section);
     let mut faults: Vec<String> = rows.iter().flat_map(|row| faults_of_row(row, read)).collect();
     if rows.is_empty() {
-        faults.push(format!("there is no table under {SECTION:?}"));
+        faults.push(format!("there is no table under {section:?}"));
     }
     faults
 }
 
 /// The rows of the table, without its head.
-fn rows(readme: &str) -> Vec<&str> {
-    let section = readme.lines().skip_while(|line| *line != SECTION).skip(1);
-    section.take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with('|')).skip(2).collect()
+fn rows<'a>(page: &'a str, section: &str) -> Vec<&'a str> {
+    let lines = page.lines().skip_while(|line| *line != section).skip(1);
+    lines.take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with('|')).skip(2).collect()
 }
 
 fn faults_of_row(row: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
@@ -34,11 +36,11 @@ fn faults_of_row(row: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String
     tests.iter().filter_map(|test| fault_of_test(test, read).err()).map(|fault| format!("{what}: {fault}")).collect()
 }
 
-/// A test is `tests/DIRECTORY/FILE.rs: FUNCTION`.
+/// A test is `tests/DIRECTORY/FILE.rs: FUNCTION`, or one of a file in `src`.
 fn fault_of_test(test: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
     let (file, function) = test.split_once(": ").ok_or(format!("{test:?} is not a file, a colon and a function"))?;
     let text = read(file).ok_or(format!("there is no {file}"))?;
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
     let begins = |line: &&str| line.starts_with(&format!("fn {function}("));
     let at = lines.iter().position(begins).ok_or(format!("{file} has no function {function}"))?;
     let above: Vec<&&str> =
@@ -60,11 +62,13 @@ fn fault_of_test(test: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<()
 }
 
 #[test]
-fn every_test_that_the_readme_names_is_there() {
+fn every_test_that_a_page_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| fs::read_to_string(root.join(file)).ok();
-    let faults = faults(&read("README.md").unwrap(), &read);
-    assert!(faults.is_empty(), "README.md, {SECTION:?}:\n{}", faults.join("\n"));
+    for (page, section) in PAGES {
+        let faults = faults(&read(page).unwrap(), section, &read);
+        assert!(faults.is_empty(), "{page}, {section:?}:\n{}", faults.join("\n"));
+    }
 }
 
 #[test]
@@ -80,9 +84,14 @@ fn a_test_that_is_not_there_is_missed() {
         _ => None,
     }
     };
+    let section = PAGES[0].1;
     let found = |cell: &str| {
         let head = "| here | not there | shown by |\n| --- | --- | --- |";
-        faults(&format!("# Title\n\n{SECTION}\n\n{head}\n| this | that | {cell} |\n\n## Next\n\n| a |\n"), &read)
+        faults(
+            &format!("# Title\n\n{section}\n\n{head}\n| this | that | {cell} |\n\n## Next\n\n| a |\n"),
+            section,
+            &read,
+        )
     };
     assert_eq!(found("`tests/mount/a.rs: one`<br>`tests/mount/a.rs: four`"), [""; 0]);
     for (cell, fault) in [
@@ -96,5 +105,5 @@ fn a_test_that_is_not_there_is_missed() {
     ] {
         assert_eq!(found(cell), [fault]);
     }
-    assert_eq!(faults("# Title\n", &read), [format!("there is no table under {SECTION:?}")]);
+    assert_eq!(faults("# Title\n", section, &read), [format!("there is no table under {section:?}")]);
 }
