@@ -10,6 +10,7 @@ mod commit;
 mod content;
 mod disk;
 mod error;
+mod files;
 mod journal;
 mod length;
 mod maintain;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -14,12 +13,13 @@ use rusqlite::{Connection, ErrorCode};
 use super::ahead::Ahead;
 use super::commit::Statements;
 use super::content::PackCache;
+use super::files::ordinary;
 use super::length::{cut, whole};
 use super::maintain::copy_wal_back;
 use super::pool::Pool;
 use super::schema::{self, APPLICATION_ID, FORMAT_VERSION};
 use super::{CreateOptions, Disk, HostDisk, NextIds, PacksWritten, Store, StoreError, Superblock, Writer, superblock};
-use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid, failpoint, open_ordinary};
+use crate::base::{Cookie, DataId, FileKind, Ino, PackId, Seq, Timestamp, Txid, failpoint};
 use crate::format::{Counts, Digest, InodeRow};
 
 /// How long `close` waits for somebody who looks at the database from outside.
@@ -212,39 +212,6 @@ fn connect_to(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Connection,
         return Err(StoreError::Permission(path.to_owned()));
     }
     Ok(sql)
-}
-
-/// Refuses links, FIFOs and the like in the place of the database and of what SQLite opens beside it, and a rollback
-/// journal that is also about other files. Where the directory is, behind a link or not, is its owner's choice.
-fn ordinary(path: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = beside(path, suffix);
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_file() => {}
-            Ok(_) => return Err(StoreError::NotOrdinary(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::from_io(&path, &error)),
-        }
-    }
-    let journal = beside(path, "-journal");
-    match names_super_journal(&journal) {
-        Ok(true) => Err(StoreError::Leads(journal)),
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StoreError::from_io(&journal, &error)),
-    }
-}
-
-/// Whether a rollback journal ends in the name of a super-journal (<https://www.sqlite.org/fileformat.html>, 3): one that
-/// several databases have in common. SQLite removes it once none of them needs it, whatever file it is, and a session has
-/// one database.
-fn names_super_journal(journal: &Path) -> io::Result<bool> {
-    const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    let file = open_ordinary(fs::OpenOptions::new().read(true), journal)?;
-    let mut end = [0; 8];
-    let Some(at) = file.metadata()?.len().checked_sub(end.len() as u64).filter(|at| *at > 0) else { return Ok(false) };
-    file.read_exact_at(&mut end, at)?;
-    Ok(end == MAGIC)
 }
 
 /// Connects for reading. SQLite changes from one journal mode to another with a rollback journal; a crash in there leaves
