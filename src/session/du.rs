@@ -82,6 +82,8 @@ pub struct Du {
     pub orphans: Sums,
     /// The session's cap in bytes.
     pub bytes_limit: u64,
+    /// Patterns of directories whose content is neither charged nor counted here.
+    pub ephemeral: Vec<String>,
     /// The largest directories.
     pub by_directory: Vec<Share>,
     /// The extensions that take most.
@@ -158,6 +160,7 @@ impl Du {
             all,
             orphans: if is_root { walk.orphans } else { Sums::default() },
             bytes_limit: superblock.bytes_limit,
+            ephemeral: dir.home().entry(dir.id())?.settings.ephemeral,
             by_directory: walk.directories(options.depth),
             by_extension: walk.by_extension(),
             largest: walk.largest(),

@@ -377,6 +377,11 @@ fn du_says_what_takes_the_space() {
         let of = |name: &str| value[name].as_u64().unwrap();
         (of("charged"), of("apparent"), of("files"), of("directories"))
     };
+    bench.ok(&["umount", "demo"]);
+    bench.ok(&["mount", "--ephemeral", "target/", "demo", root.to_str().unwrap()]);
+    fs::create_dir(root.join("target")).unwrap();
+    fs::write(root.join("target/out"), vec![1; 50_000]).unwrap();
+    fs::remove_dir_all(root.join("target")).unwrap();
     let look = || {
         let all = du(&["demo"]);
         assert_eq!(sums(&all), (walked_or(&bench, &root), 105_010, 3, 5), "{all}");

@@ -17,8 +17,8 @@ mod resume_refused;
 mod run;
 mod setup;
 mod store;
+mod story;
 mod strangers;
-#[allow(dead_code)] // Shared with the tests of the format, which need another part of it.
 #[path = "../golden/sums.rs"]
 mod sums;
 mod support;

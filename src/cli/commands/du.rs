@@ -53,6 +53,9 @@ fn print(out: &mut dyn Write, du: &Du) -> io::Result<()> {
         let open = grouped(du.orphans.files + du.orphans.directories);
         writeln!(out, "and {} of {open} files without a name that are open", human_bytes(du.orphans.charged))?;
     }
+    if !du.ephemeral.is_empty() {
+        writeln!(out, "not charged, and not counted here: what is in {}", du.ephemeral.join(" "))?;
+    }
     for (what, shares) in
         [("DIRECTORY", &du.by_directory), ("EXTENSION", &du.by_extension), ("LARGEST FILE", &du.largest)]
     {

@@ -115,6 +115,7 @@ pub fn serve(
     };
     let options = OpenOptions { ephemeral, ..plan.options.clone() };
     let session = plan.resuming.open(locked, &options).inspect_err(|error| log::error!("{error}"))?;
+    session.warn_at(&context.config().soft_limits);
     // What is said of the mount is read before there is one: from then on nothing can fail that would leave it behind.
     let warning = state_of(plan, &session);
     let proved = plan.resuming.prove(&session).and_then(|()| remember(context, &plan.id, told));
@@ -135,7 +136,6 @@ pub fn serve(
     if let Some(ready) = ready {
         announce(plan, &session, warning, &serving.mounted, ready);
     }
-    session.warn_at(&context.config().soft_limits);
     if let Err(error) = session.watch(VERIFY_WHEN_IDLE) {
         log::warn!("the session will not be verified: {error}");
     }

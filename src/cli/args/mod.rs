@@ -1,17 +1,19 @@
 //! The command line's grammar.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+mod values;
+mod workspace;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
+pub use self::values::{Days, Size};
+use self::values::{glob, idle_days, interval, nanos, ops};
+pub use self::workspace::{ExecArgs, InWorkspace, SetupArgs};
 use super::exit::Exit;
 use crate::base::IdRange;
-use crate::fs::OpKind;
 use crate::fuse::Transport;
 use crate::session::{Policy, TraceFilter};
 
@@ -162,96 +164,6 @@ pub struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
-}
-
-/// What to run in a workspace, and how.
-#[derive(Debug, Args)]
-pub struct InWorkspace {
-    /// Ends the command and all that it has started after so many seconds, 1 to 3600
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub timeout: u64,
-    /// The directory it begins in, from the root of the workspace
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub cwd: Option<PathBuf>,
-    /// A variable of its environment; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(Variable::parse))]
-    pub env: Vec<Variable>,
-    /// As whom it runs: a name or a number, perhaps with a group [default: who mounted the session]
-    #[arg(long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Where a session is mounted that is not [default: /mnt/workspace, where only the command sees it]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub mount: Option<PathBuf>,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
-    pub command: Vec<OsString>,
-}
-
-/// A variable of the environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
-    pub name: OsString,
-    pub value: OsString,
-}
-
-impl Variable {
-    fn parse(text: OsString) -> Result<Variable, String> {
-        let bytes = text.as_bytes();
-        match bytes.iter().position(|&byte| byte == b'=') {
-            Some(at) if at > 0 => Ok(Variable {
-                name: OsStr::from_bytes(&bytes[..at]).to_owned(),
-                value: OsStr::from_bytes(&bytes[at + 1..]).to_owned(),
-            }),
-            _ => Err("it is written NAME=VALUE".to_owned()),
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  sessionfs exec ticket-8421 -- npm test
-  sessionfs exec --timeout 900 --cwd web --env CI=1 ticket-8421 -- sh -c 'npm ci && npm test'
-  sessionfs exec --json ticket-8421 -- cargo test
-
-The command runs where the session is mounted, also in the private workspace of a `run`; a session that is not mounted is
-mounted for as long as it takes. Standard input is passed on, and so is what the command writes, each stream in its order.
-When it has ended, what it has left running stays with the mount, without a reader for what it writes to our streams.
-
---json: a line of JSON for each of {\"contentStart\":{}}, {\"contentDelta\":{\"stdout\":\"...\"}} (or stderr; stdoutBase64,
-stderrBase64 for what is no UTF-8) and {\"contentStop\":{\"exitCode\":3,\"status\":\"COMPLETED\"}}; -1 and TIMED_OUT when its
-time was up.
-
-Exit status: the command's own; 128+N when signal N ended it; 124 when its time was up; 127 not found; 126 not
-executable; 125 when we failed before it started; 121 and 122 as with run.")]
-pub struct ExecArgs {
-    /// The session
-    pub session: String,
-    #[command(flatten)]
-    pub at: InWorkspace,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  sessionfs setup ticket-8421 --key package-lock.json -- npm ci
-  sessionfs setup ticket-8421 --name toolchain --key rust-toolchain.toml -- ./scripts/toolchain
-  sessionfs setup ticket-8421 --timeout 1800 --key requirements.txt constraints.txt -- ./scripts/venv
-
-The step is done when the command ends with 0. The session remembers it, with the content of the key files as they are
-then; while they stay as they are, the step is passed over, on every later mount, too. Another content, or another command,
-and it is done again. What a step puts in an ephemeral directory is gone with the mount: that is no set-up.
-
---json: the events of exec, then {\"setUp\":{\"step\":..., \"key\":..., \"skipped\":true, \"millis\":41000}}.")]
-pub struct SetupArgs {
-    /// The session
-    pub session: String,
-    /// Files the step depends on, from the root of the workspace
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub key: Vec<OsString>,
-    /// What the step is called [default: its command]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    #[command(flatten)]
-    pub at: InWorkspace,
 }
 
 #[derive(Debug, Args)]
@@ -544,89 +456,6 @@ pub struct GcArgs {
     pub clock_is_right: bool,
 }
 
-/// A session's own number of idle days, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Days(pub Option<u32>);
-
-fn idle_days(text: &str) -> Result<Days, String> {
-    if text == "default" {
-        return Ok(Days(None));
-    }
-    let days = text.parse::<u32>().ok().filter(|&days| days > 0);
-    days.map(|days| Days(Some(days))).ok_or_else(|| format!("{text:?}: write days, at least 1, or default"))
-}
-
-/// Seconds of an interval.
-/// The kinds of operations, by their names.
-fn ops() -> PossibleValuesParser {
-    PossibleValuesParser::new(OpKind::ALL.iter().map(|kind| kind.name()))
-}
-
-fn glob(text: &str) -> Result<String, String> {
-    let filter = TraceFilter { paths: vec![text.to_owned()], ..TraceFilter::default() };
-    filter.parse().map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// A number with a unit.
-fn nanos(text: &str) -> Result<u64, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let unit = match &text[at..] {
-        "us" | "µs" => Some(1e3),
-        "ms" => Some(1e6),
-        "s" => Some(1e9),
-        _ => None,
-    };
-    let nanos = text[..at].parse::<f64>().ok().zip(unit).map(|(number, unit)| (number * unit) as u64);
-    nanos.ok_or_else(|| format!("{text:?} is no duration: write a number with us, ms or s"))
-}
-
-fn interval(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| format!("{text:?} is no interval: write seconds, from 0.1 to 3600"))
-}
-
-/// Bytes, as people write them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl fmt::Display for Size {
-    /// With the largest unit that loses nothing.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
-        match units.iter().find(|(shift, _)| self.0 > 0 && self.0.trailing_zeros() >= *shift) {
-            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let bad = || format!("{text:?} is no size: write bytes, or a number with K, M, G or T (powers of 1024)");
-        let upper = text.trim().to_ascii_uppercase();
-        let digits = upper.trim_end_matches("IB").trim_end_matches('B');
-        let (digits, shift) = match digits.as_bytes().last() {
-            Some(b'K') => (&digits[..digits.len() - 1], 10),
-            Some(b'M') => (&digits[..digits.len() - 1], 20),
-            Some(b'G') => (&digits[..digits.len() - 1], 30),
-            Some(b'T') => (&digits[..digits.len() - 1], 40),
-            _ => (digits, 0),
-        };
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(bad());
-        }
-        if digits.is_empty() {
-            return Err(bad());
-        }
-        let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-        // What SQLite, and the kernel's counts of bytes, can hold.
-        let number = number.filter(|&number| number <= i64::MAX as u64);
-        number.map(Size).ok_or_else(|| format!("{text:?} is too large: a cap is below 8388608T (2^63 bytes)"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -635,36 +464,5 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_read_with_their_units() {
-        for (text, is) in [("500us", 500_000), ("1.5ms", 1_500_000), ("2s", 2_000_000_000), ("3µs", 3_000), ("0s", 0)]
-        {
-            assert_eq!(nanos(text), Ok(is), "{text}");
-        }
-        for bad in ["", "5", "ms", "-1s", "1m", "1 s", "1.2.3s"] {
-            assert!(nanos(bad).unwrap_err().contains("is no duration"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in
-            [("4096", 4096), ("512M", 512 << 20), ("1g", 1 << 30), ("2GiB", 2 << 30), ("3KB", 3 << 10), ("1T", 1 << 40)]
-        {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
-        }
-        for bad in ["", "G", "1.5G", "-1", "+1", "1X", "1 G"] {
-            assert!(bad.parse::<Size>().unwrap_err().contains("is no size"), "{bad}");
-        }
-        for large in ["99999999999T", "8388608T", "9223372036854775808", "99999999999999999999999999"] {
-            assert!(large.parse::<Size>().unwrap_err().contains("is too large"), "{large}");
-        }
-        assert_eq!("8388607T".parse(), Ok(Size(8_388_607 << 40)));
-        for (bytes, text) in [(0, "0"), (1000, "1000"), (1 << 30, "1G"), (3 << 29, "1536M"), (5 << 40, "5T")] {
-            assert_eq!(Size(bytes).to_string(), text);
-            assert_eq!(text.parse(), Ok(Size(bytes)));
-        }
     }
 }
