@@ -250,7 +250,10 @@ impl StoreDir {
     /// Changes how long a session is kept; it has to be there.
     pub fn retain(&self, id: &SessionId, change: impl FnOnce(&mut super::Settings)) -> Result<(), SessionError> {
         self.existing(id)?;
-        self.update_entry(id, |entry| change(&mut entry.settings)).map(drop)
+        let turn = self.turn(id)?;
+        // It may have been removed while we waited.
+        self.existing(id)?;
+        self.update_in(&turn, id, |entry| change(&mut entry.settings)).map(drop)
     }
 }
 
@@ -394,6 +397,46 @@ mod tests {
         judged.iter().for_each(|known| store.take(&collecting(14), known, reason, &mut done));
         assert_eq!((done.kept, done.removed.len()), (2, 1));
         assert_eq!(names(&store), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    }
+
+    #[test]
+    fn a_pin_that_was_set_holds_and_one_that_came_too_late_says_so() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = StoreDir::at(temp.path()).unwrap();
+        let (mut held, mut late) = (0, 0);
+        for round in 0..100 {
+            let name = format!("s-{round}");
+            assert!(used(&store, &name, false));
+            age(&store, &name, 20);
+            let judged = store.known(&store.session(&id(&name))).unwrap();
+            let pinned = std::thread::scope(|scope| {
+                let collecting = scope.spawn(|| {
+                    let mut done = Collection::default();
+                    store.take(&collecting(14), &judged, Reason::Idle { days: 20, idle_days: 14 }, &mut done);
+                    assert!(done.failed.is_empty(), "{done:?}");
+                });
+                // Sooner or later.
+                std::thread::sleep(std::time::Duration::from_micros(round % 20 * 20));
+                let pinned = store.retain(&id(&name), |settings| settings.pinned = true);
+                collecting.join().unwrap();
+                pinned
+            });
+            match pinned {
+                Ok(()) => {
+                    assert!(
+                        names(&store).contains(&name) && store.entry(&id(&name)).unwrap().settings.pinned,
+                        "{name}"
+                    );
+                    held += 1;
+                }
+                Err(SessionError::Unknown { .. }) => {
+                    assert!(!names(&store).contains(&name));
+                    late += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        eprintln!("{held} held, {late} came too late");
     }
 
     #[test]

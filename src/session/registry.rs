@@ -54,6 +54,12 @@ pub struct Settings {
     pub ephemeral: Vec<String>,
 }
 
+/// The right to change what is known of a session: one has it at a time, until it is dropped.
+pub(super) struct Turn {
+    dir: PathBuf,
+    file: File,
+}
+
 impl StoreDir {
     /// What is known of a session: nothing, of one that nobody has told anything about.
     pub fn entry(&self, id: &SessionId) -> Result<Entry, SessionError> {
@@ -68,16 +74,34 @@ impl StoreDir {
     /// Changes what is known of a session, and returns it. Two who do this at once do it one after the other; a crash
     /// leaves the old or the new.
     pub fn update_entry(&self, id: &SessionId, change: impl FnOnce(&mut Entry)) -> Result<Entry, SessionError> {
+        let turn = self.turn(id)?;
+        self.update_in(&turn, id, change)
+    }
+
+    /// Waits for the right to change what is known of a session.
+    pub(super) fn turn(&self, id: &SessionId) -> Result<Turn, SessionError> {
         let dir = self.make_registry_of(id)?;
+        let locked = File::open(&dir).and_then(|file| file.lock().map(|()| file));
+        match locked {
+            Ok(file) => Ok(Turn { dir, file }),
+            Err(source) => Err(SessionError::Store { path: dir, what: "written", source }),
+        }
+    }
+
+    /// [`StoreDir::update_entry`], of who has the turn.
+    pub(super) fn update_in(
+        &self,
+        turn: &Turn,
+        id: &SessionId,
+        change: impl FnOnce(&mut Entry),
+    ) -> Result<Entry, SessionError> {
+        let Turn { dir, file } = turn;
         let unwritable = |source| SessionError::Store { path: dir.join(ENTRY), what: "written", source };
-        let turn = File::open(&dir).map_err(unwritable)?;
-        // Given back when the file is closed.
-        turn.lock().map_err(unwritable)?;
         let before = self.entry(id)?;
         let mut entry = before.clone();
         change(&mut entry);
         if entry != before {
-            self.replace(&dir, &entry).and_then(|()| turn.sync_all()).map_err(unwritable)?;
+            self.replace(dir, &entry).and_then(|()| file.sync_all()).map_err(unwritable)?;
         }
         Ok(entry)
     }
@@ -101,11 +125,11 @@ impl StoreDir {
 
     /// Forgets which state was seen, of a session that is about to be removed: a crash on the way then leaves a session
     /// or none, and not one that is missed.
-    pub(super) fn forget_witness(&self, id: &SessionId) -> Result<(), SessionError> {
+    pub(super) fn forget_witness(&self, turn: &Turn, id: &SessionId) -> Result<(), SessionError> {
         if !self.registry_of(id).join(ENTRY).exists() {
             return Ok(());
         }
-        let forgotten = self.update_entry(id, |entry| {
+        let forgotten = self.update_in(turn, id, |entry| {
             *entry = Entry { settings: entry.settings.clone(), ..Entry::default() };
         });
         match forgotten {

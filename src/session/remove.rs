@@ -50,15 +50,18 @@ impl StoreDir {
             }
             Taken::Theirs(holder) => return Err(SessionError::InUse { id: id.clone(), holder: Box::new(holder) }),
         };
+        // To the end of the session: a pin that comes now finds that there is none.
+        let turn = self.turn(id)?;
         if !still(&dir)? {
             return Ok(None);
         }
-        self.forget_witness(id)?;
+        self.forget_witness(&turn, id)?;
         failpoint::passed("a session to be removed is no longer missed and still there");
         let freed = self.set_aside(&dir)?;
         // Behind the rename, so that a session that is there has its settings; a crash between the two leaves settings
         // for the next of this name, which it can be told otherwise.
         self.forget_entry(id)?;
+        drop(turn);
         self.record(id, What::Removed { by: by.to_owned(), freed });
         Ok(Some(freed))
     }
@@ -66,7 +69,8 @@ impl StoreDir {
     /// Removes a session that this process holds the lock of and has stopped. The lock is still held when it is gone:
     /// were it given back first, what somebody else put into the session meanwhile would go with it.
     pub fn remove_held(&self, session: &Session) -> Result<u64, SessionError> {
-        self.forget_witness(session.id())?;
+        let turn = self.turn(session.id())?;
+        self.forget_witness(&turn, session.id())?;
         let freed = self.set_aside(session.dir())?;
         self.forget_entry(session.id())?;
         Ok(freed)
@@ -83,11 +87,13 @@ impl StoreDir {
         if !is_missed {
             return Err(SessionError::Unknown { id: id.clone(), store: self.path().to_owned() });
         }
+        let turn = self.turn(id)?;
         if !still(&self.session(id))? {
             return Ok(None);
         }
-        self.forget_witness(id)?;
+        self.forget_witness(&turn, id)?;
         self.forget_entry(id)?;
+        drop(turn);
         self.record(id, What::Removed { by: by.to_owned(), freed: 0 });
         Ok(Some(0))
     }

@@ -114,7 +114,7 @@ fn a_kill_amid_gc_leaves_every_session_whole_or_gone() {
     println!("SESSIONFS_TEST_SEED={seed}");
     let mut random = seed;
     let (mut kills, mut left) = (0, names(&bench).len());
-    while left > pinned.len() && kills < 60 {
+    while left > pinned.len() && kills < 30 {
         let mut gc = bench.command(&["gc"]).stdout(std::process::Stdio::null()).spawn().unwrap();
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Judging all of them comes first: it is killed a moment after it has begun to remove.
