@@ -349,7 +349,6 @@ fn a_killed_server_leaves_a_dead_mount_that_umount_clears() {
     if !fuse() {
         return;
     }
-    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount = at.to_str().unwrap();
@@ -413,7 +412,6 @@ fn a_dead_mount_nobody_looked_at_is_known_and_is_not_forgotten() {
     if !fuse() {
         return;
     }
-    // A name of its own: a dead mount is known by the name of its session, whatever the store.
     let bench = Bench::new();
     let at = bench.empty("m");
     let mount_and_kill = || {
@@ -431,4 +429,22 @@ fn a_dead_mount_nobody_looked_at_is_known_and_is_not_forgotten() {
     mount_and_kill();
     bench.ok(&["umount", at.to_str().unwrap()]);
     bench.fails(&["umount", "forgotten"], 20, &["not mounted"]);
+}
+
+#[test]
+fn a_dead_mount_of_another_store_is_left_alone() {
+    if !fuse() {
+        return;
+    }
+    let (ours, other) = (Bench::new(), Bench::new());
+    let (here, there) = (ours.empty("m"), other.empty("m"));
+    ours.ok(&["mount", "twin", here.to_str().unwrap()]);
+    ours.ok(&["umount", "twin"]);
+    other.ok(&["mount", "twin", there.to_str().unwrap()]);
+    let pid = other.pid("twin");
+    kill(pid, libc::SIGKILL);
+    eventually("the server is dead", || !alive(pid));
+    eventually("the mount is dead", || std::fs::File::create(there.join("probe")).is_err());
+    ours.fails(&["umount", "twin"], 20, &["not mounted"]);
+    assert!(other.ok(&["umount", "twin"]).contains("the dead mount at"));
 }

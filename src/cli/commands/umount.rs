@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Context;
 use crate::cli::process::mounts::{self, Mount};
 use crate::control::ControlError;
-use crate::session::SessionDir;
+use crate::session::{SessionDir, What};
 
 /// What there is to unmount.
 enum Target {
@@ -97,7 +97,13 @@ fn not_mounted(what: &Path) -> Failure {
 
 /// Nobody serves the session. Its mount may still be there, if the server died.
 fn dead(context: &Context, dir: &SessionDir) -> Result<u8, Failure> {
-    let mounts = mounts::dead_of(dir.id().as_str());
+    // A session of that name in another store may have a dead mount, too: ours is where this store's was.
+    let events = context.store.events(dir.id())?;
+    let was_at = |path: &Path| {
+        events.iter().any(|event| matches!(&event.what, What::Started { mountpoint: Some(at), .. } if at == path))
+    };
+    let mounts: Vec<Mount> =
+        mounts::dead_of(dir.id().as_str()).into_iter().filter(|mount| was_at(&mount.path)).collect();
     for Mount { path, .. } in &mounts {
         detach(path)?;
         let said = serde_json::json!({ "session": dir.id().as_str(), "detached": path });

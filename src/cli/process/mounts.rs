@@ -59,7 +59,7 @@ pub fn at(path: &Path) -> Option<Mount> {
     all().into_iter().rfind(|mount| mount.path == path)
 }
 
-/// The mounts of a session that nobody serves any more.
+/// The mounts of sessions of this name, of whichever store, that nobody serves any more.
 pub fn dead_of(session: &str) -> Vec<Mount> {
     let topmost = |mount: &Mount| at(&mount.path).as_ref() == Some(mount);
     all()
