@@ -81,6 +81,12 @@ const ATTEMPTS: &[&str] = &[
     "./sessionfs cp f demo:/planted",
     "./sessionfs check demo",
     "./sessionfs events demo",
+    "./sessionfs log demo",
+    "./sessionfs du demo",
+    "./sessionfs metrics demo",
+    "./sessionfs trace --count 1 demo",
+    "./sessionfs exec demo -- cat f",
+    "./sessionfs setup demo --key f -- cat f",
     "./sessionfs umount demo",
     "./sessionfs umount m",
     "./sessionfs umount --lazy demo",
@@ -124,7 +130,13 @@ fn the_socket_asks_who_it_is() {
     mode(&session.join("lock"), 0o644);
     let said = refused(&bench, "./sessionfs cat demo:/f");
     assert!(said.contains("not your session"), "{said}");
-    for attempt in ["./sessionfs umount demo", "./sessionfs resize demo --size 2G", "./sessionfs cp f demo:/planted"] {
+    for attempt in [
+        "./sessionfs umount demo",
+        "./sessionfs resize demo --size 2G",
+        "./sessionfs cp f demo:/planted",
+        "./sessionfs exec demo -- cat f",
+        "./sessionfs trace --count 1 demo",
+    ] {
         refused(&bench, attempt);
     }
     // A lock that may be read cannot be taken.

@@ -68,6 +68,51 @@ fn run_works_in_a_user_namespace_and_keeps_the_owner() {
     assert_eq!(lines[5], "600");
 }
 
+/// In the user namespace of a `run`, as its owner and without its capabilities; by the owner, and by root.
+#[test]
+fn exec_enters_the_workspace_of_an_ordinary_user_as_that_user() {
+    let bench = Bench::new();
+    let look = "id -u; pwd; cat f; touch by-exec; grep CapEff /proc/self/status";
+    let script = format!(
+        "mkdir -p w; sessionfs run --mount w demo -- sh -c 'echo kept > f; touch ready; while ! [ -e end ]; do sleep 0.05; done' &
+         until sessionfs ls demo:/ready >/dev/null 2>&1; do sleep 0.05; done
+         sessionfs exec demo -- sh -c '{look}' </dev/null
+         touch asked; while ! [ -e answered ]; do sleep 0.05; done
+         sessionfs exec demo -- touch end; wait; sessionfs exec demo -- sh -c '{look}' && sessionfs --json ls demo:/"
+    );
+    let by_root = || {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !bench.path("asked").exists() {
+            assert!(std::time::Instant::now() < until, "the user did not come so far");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let store = bench.path(".local/share/sessionfs").display().to_string();
+        let output = bench.call(&["--store", &store, "exec", "demo", "--", "sh", "-c", look]);
+        std::fs::write(bench.path("answered"), "").unwrap();
+        output
+    };
+    if !is_root() || !fuse() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return;
+    }
+    let (output, root) = std::thread::scope(|scope| {
+        let root = scope.spawn(by_root);
+        (as_user(&bench, "666", &script), root.join())
+    });
+    let Some(output) = output else { return };
+    let root = root.unwrap();
+    let seen = format!("{NOBODY}\n{}/w\nkept\nCapEff:\t0000000000000000\n", bench.dir.path().display());
+    assert_eq!(text(&root.stdout), seen, "{}", text(&root.stderr));
+    let stdout = text(&output.stdout);
+    let rest = stdout.strip_prefix(&seen).unwrap_or_else(|| panic!("{stdout}{}", text(&output.stderr)));
+    // Mounted for it alone: where the settings say.
+    let alone = seen.replace(&format!("{}/w", bench.dir.path().display()), "/mnt/workspace");
+    let list = rest.strip_prefix(&alone).unwrap_or_else(|| panic!("{rest}{}", text(&output.stderr)));
+    let list: serde_json::Value = serde_json::from_str(list).unwrap();
+    let owner: u64 = NOBODY.parse().unwrap();
+    assert!(list.as_array().unwrap().iter().all(|entry| entry["uid"] == owner), "{list}");
+}
+
 #[test]
 fn a_session_of_another_user_is_usable_through_a_map() {
     let bench = Bench::new();
