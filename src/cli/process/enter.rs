@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use super::user::User;
+use super::user::{User, ids};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::control::Visit;
@@ -66,6 +66,8 @@ impl Door {
             let what = what.to_owned();
             move |error: io::Error| Failure::new(Exit::RunFailed, format!("{what}: {error}"))
         };
+        // Asked before: in another user namespace, who is not in it is shown as somebody else.
+        let before = ids();
         if self.namespaces != 0 {
             // SAFETY: touches no memory; the descriptor is open.
             done(unsafe { libc::setns(self.server.as_raw_fd(), self.namespaces) })
@@ -75,9 +77,11 @@ impl Door {
             change_root(root).map_err(refused("the server's root directory"))?;
         }
         match user {
-            Some(user) => User::find(user)?.become_them(),
+            // Who made the namespace decides what is looked up in it, by code that would run as us.
+            Some(user) if self.namespaces & libc::CLONE_NEWUSER != 0 => User::by_number(user)?.become_them(before),
+            Some(user) => User::find(user)?.become_them(before),
             // Root is let in by no one but itself.
-            None => User::of_ids(self.owner.0, self.owner.1).become_them(),
+            None => User::of_ids(self.owner.0, self.owner.1).become_them(before),
         }
     }
 }

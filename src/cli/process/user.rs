@@ -22,6 +22,15 @@ impl User {
         User { uid, gid, known: None }
     }
 
+    /// `UID:GID`, for where nothing may be looked up.
+    pub fn by_number(text: &str) -> Result<User, Failure> {
+        let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        ids.map(|(uid, gid)| User::of_ids(uid, gid)).ok_or_else(|| {
+            let text = format!("--user {text}: in the user namespace of somebody else, users are numbers");
+            Failure::new(Exit::RunFailed, text).hint("--user UID:GID")
+        })
+    }
+
     /// `NAME` or a number, and perhaps `:GROUP`. This process must have one thread.
     pub fn find(text: &str) -> Result<User, Failure> {
         let unknown = |what: &str, name: &str| {
@@ -45,10 +54,8 @@ impl User {
         Ok(User { uid, gid, known })
     }
 
-    /// Makes this process theirs, if it is not already. `HOME`, `USER` and `LOGNAME` follow where they are known.
-    pub fn become_them(&self) -> Result<(), Failure> {
-        // SAFETY: these cannot fail and touch no memory.
-        let now = unsafe { (libc::geteuid(), libc::getegid()) };
+    /// Makes this process, which is `now`'s, theirs. `HOME`, `USER` and `LOGNAME` follow where they are known.
+    pub fn become_them(&self, now: (u32, u32)) -> Result<(), Failure> {
         if now != (self.uid, self.gid) {
             self.switch().map_err(|error| {
                 let text = format!("becoming user {} of group {}: {error}", self.uid, self.gid);
@@ -85,6 +92,12 @@ impl User {
         };
         if switched { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// User and group of this process.
+pub fn ids() -> (u32, u32) {
+    // SAFETY: these cannot fail and touch no memory.
+    unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
 fn setgroups_denied() -> bool {
@@ -129,6 +142,10 @@ mod tests {
         assert_eq!(User::find("0").unwrap(), root);
         assert_eq!(User::find("root:7").unwrap().gid, 7);
         assert_eq!(User::find("4000000:5"), Ok(User::of_ids(4_000_000, 5)));
+        assert_eq!(User::by_number("1:2"), Ok(User::of_ids(1, 2)));
+        for bad in ["root", "root:1", "1", "1:"] {
+            assert_eq!(User::by_number(bad).unwrap_err().exit, Exit::RunFailed, "{bad:?}");
+        }
         for bad in ["no-such-user", "root:no-such-group", "4000000", "", "a\0b"] {
             assert_eq!(User::find(bad).unwrap_err().exit, Exit::RunFailed, "{bad:?}");
         }
