@@ -9,6 +9,8 @@ use crate::format::Change;
 pub(super) struct Observation {
     id: u64,
     files: Set<Ino>,
+    /// The one that was seen last: most changes are of the same file as the one before.
+    last: Option<Ino>,
     bytes: u64,
 }
 
@@ -17,7 +19,10 @@ impl Observation {
     pub fn see(&mut self, change: &Change<'_>) {
         match change {
             Change::Inode(row) if row.mode & libc::S_IFMT != libc::S_IFDIR => {
-                self.files.insert(row.ino);
+                if self.last != Some(row.ino) {
+                    self.files.insert(row.ino);
+                    self.last = Some(row.ino);
+                }
             }
             Change::Fill { bytes, .. } => self.bytes += bytes.len() as u64,
             _ => {}
@@ -30,7 +35,7 @@ impl Core {
     pub fn observe(&self) -> u64 {
         let mut state = self.state.lock();
         let id = state.observations.iter().map(|one| one.id).max().unwrap_or(0) + 1;
-        state.observations.push(Observation { id, files: Set::default(), bytes: 0 });
+        state.observations.push(Observation { id, files: Set::default(), last: None, bytes: 0 });
         id
     }
 

@@ -226,8 +226,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  sessionfs du demo\n  sessionfs du --depth 3 --top 20 demo:/web\n  sessionfs du --json demo
 
-Charged is what counts against the cap, in pieces of 4 KiB, as df and st_blocks have it. A file with several names counts once.
-What is in ephemeral directories is not charged and not shown."
+Charged is what counts against the cap, in pieces of 4 KiB, as df and st_blocks have it. A file with
+several names counts once. What is in ephemeral directories is not charged and not shown."
     )]
     Du {
         /// Directories down to this depth

@@ -37,16 +37,18 @@ pub struct InWorkspace {
   sessionfs exec --timeout 900 --cwd web --env CI=1 ticket-8421 -- sh -c 'npm ci && npm test'
   sessionfs exec --json ticket-8421 -- cargo test
 
-The command runs where the session is mounted, also in the private workspace of a `run`; a session that is not mounted is
-mounted for as long as it takes. Standard input is passed on, and so is what the command writes, each stream in its order.
-When it has ended, what it has left running stays with the mount, without a reader for what it writes to our streams.
+The command runs where the session is mounted, also in the private workspace of a `run`; a session
+that is not mounted is mounted for as long as it takes. Standard input is passed on, and so is what
+the command writes, each stream in its order. What it leaves running stays with the mount; who
+reads our streams does not wait for that.
 
---json: a line of JSON for each of {\"contentStart\":{}}, {\"contentDelta\":{\"stdout\":\"...\"}} (or stderr; stdoutBase64,
-stderrBase64 for what is no UTF-8) and {\"contentStop\":{\"exitCode\":3,\"status\":\"COMPLETED\"}}; -1 and TIMED_OUT when its
-time was up.
+--json writes a line of JSON for each event:
+  {\"contentStart\":{}}
+  {\"contentDelta\":{\"stdout\":\"...\"}}     or stderr; stdoutBase64, stderrBase64 for what is no UTF-8
+  {\"contentStop\":{\"exitCode\":3,\"status\":\"COMPLETED\"}}     -1 and TIMED_OUT when its time was up
 
-Exit status: the command's own; 128+N when signal N ended it; 124 when its time was up; 127 not found; 126 not
-executable; 125 when we failed before it started; 121 and 122 as with run.")]
+Exit status: the command's own; 128+N when signal N ended it; 124 when its time was up; 127 not
+found; 126 not executable; 125 when we failed before it started; 121 and 122 as with run.")]
 pub struct ExecArgs {
     /// The session
     pub session: String,
@@ -60,11 +62,13 @@ pub struct ExecArgs {
   sessionfs setup ticket-8421 --name toolchain --key rust-toolchain.toml -- ./scripts/toolchain
   sessionfs setup ticket-8421 --timeout 1800 --key requirements.txt constraints.txt -- ./scripts/venv
 
-The step is done when the command ends with 0. The session remembers it, with the content of the key files as they are
-then; while they stay as they are, the step is passed over, on every later mount, too. Another content, or another command,
-and it is done again. What a step puts in an ephemeral directory is gone with the mount: that is no set-up.
+The step is done when the command ends with 0. The session remembers it, with the content of the key
+files as they are then; while they stay as they are, the step is passed over, on every later mount,
+too. Another content, or another command, and it is done again. What a step puts in an ephemeral
+directory is gone with the mount: that is no set-up.
 
---json: the events of exec, then {\"setUp\":{\"step\":..., \"key\":..., \"skipped\":true, \"millis\":41000}}.")]
+--json writes the events of exec, then
+  {\"setUp\":{\"step\":\"npm ci\",\"key\":\"...\",\"skipped\":true,\"millis\":41000}}")]
 pub struct SetupArgs {
     /// The session
     pub session: String,

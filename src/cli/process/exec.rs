@@ -32,7 +32,7 @@ const STOP: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT
 pub fn exec(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let mut here = Here::prepare()?;
-    let stay = Stay::begin(context, &id, args.at.mount.as_deref())?;
+    let stay = Stay::begin(context, &id, "exec", args.at.mount.as_deref())?;
     // Not before: a server that was started logs to its own file.
     context.log_to_stderr();
     let done = here.run(&id, &stay, &args.at, context.json);

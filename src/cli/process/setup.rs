@@ -39,7 +39,7 @@ enum Said<'a> {
 pub fn setup(context: &Context, args: SetupArgs) -> Result<u8, Failure> {
     let id = context.session(&args.session)?;
     let mut here = Here::prepare()?;
-    let stay = Stay::begin(context, &id, args.at.mount.as_deref())?;
+    let stay = Stay::begin(context, &id, "setup", args.at.mount.as_deref())?;
     context.log_to_stderr();
     let done = step(context, &id, &mut here, &stay, &args);
     let (done, changed) = (done, stay.end());

@@ -1,7 +1,7 @@
 //! A stay in a session's workspace: of a session that is mounted, as a visitor; one that is not is mounted for as long as
 //! somebody stays.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::enter::Door;
@@ -34,15 +34,21 @@ pub struct Stay {
 }
 
 impl Stay {
-    /// Begins one, in a session that there is. `mount` is where one is mounted that is not; of a process with one thread.
-    pub fn begin(context: &Context, id: &SessionId, mount: Option<&Path>) -> Result<Stay, Failure> {
+    /// Begins one, in a session that there is. `mount` is where one is mounted that is not, for `command`; of a process with
+    /// one thread.
+    pub fn begin(
+        context: &Context,
+        id: &SessionId,
+        command: &'static str,
+        mount: Option<&Path>,
+    ) -> Result<Stay, Failure> {
         let dir = context.store.existing(id)?;
         let mount =
             std::path::absolute(mount.unwrap_or(&context.config().mount)).map_err(Failure::io("the mount point"))?;
         let until = Instant::now() + PATIENCE;
         let mut started = None;
         let (visit, door) = loop {
-            let inside = come_in(context, &dir, &mount, &mut started)
+            let inside = come_in(context, &dir, (command, mount.as_path()), &mut started)
                 .and_then(|mut visit| Door::of(id.as_str(), &mut visit).map(|door| (visit, door)));
             match inside {
                 Ok(inside) => break inside,
@@ -75,7 +81,12 @@ impl Stay {
 }
 
 /// Visits the session, mounted by whomever. One that cannot be visited just now is in use.
-fn come_in(context: &Context, dir: &SessionDir, mount: &Path, started: &mut Option<Child>) -> Result<Visit, Failure> {
+fn come_in(
+    context: &Context,
+    dir: &SessionDir,
+    mount: (&'static str, &Path),
+    started: &mut Option<Child>,
+) -> Result<Visit, Failure> {
     let in_use = |text: String| Failure::new(Exit::SessionInUse, text).hint(format!("sessionfs status {}", dir.id()));
     loop {
         match server(context, dir)?.map(crate::control::Client::visit) {
@@ -85,24 +96,24 @@ fn come_in(context: &Context, dir: &SessionDir, mount: &Path, started: &mut Opti
             }
             Some(Err(error @ ControlError::Lost(_))) => return Err(in_use(format!("session {}: {error}", dir.id()))),
             Some(Err(error)) => return Err(Failure::of_control(dir.id().as_str(), error)),
-            None => *started = Some(start(context, dir, mount.to_owned())?),
+            None => *started = Some(start(context, dir, mount)?),
         }
     }
 }
 
 /// Mounts the session for as long as somebody stays.
-fn start(context: &Context, dir: &SessionDir, mountpoint: PathBuf) -> Result<Child, Failure> {
+fn start(context: &Context, dir: &SessionDir, (command, mountpoint): (&'static str, &Path)) -> Result<Child, Failure> {
     let (id, config) = (dir.id().clone(), context.config());
     preflight::check(context, &id, true)?;
     let plan = Plan {
         id,
-        command: "exec",
+        command,
         options: context.open_options(None, None),
         resuming: Resuming::default(),
         ephemeral: None,
         ids: id_maps(context, &Opening::default())?,
         existing: true,
-        mountpoint,
+        mountpoint: mountpoint.to_owned(),
         allow_other: config.allow_other,
         transport: config.transport,
         ends_with_parent: true,
