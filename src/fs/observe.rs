@@ -18,11 +18,9 @@ impl Observation {
     /// Every change of a file comes with its row, if only for the time of it.
     pub fn see(&mut self, change: &Change<'_>) {
         match change {
-            Change::Inode(row) if row.mode & libc::S_IFMT != libc::S_IFDIR => {
-                if self.last != Some(row.ino) {
-                    self.files.insert(row.ino);
-                    self.last = Some(row.ino);
-                }
+            Change::Inode(row) if row.mode & libc::S_IFMT != libc::S_IFDIR && self.last != Some(row.ino) => {
+                self.files.insert(row.ino);
+                self.last = Some(row.ino);
             }
             Change::Fill { bytes, .. } => self.bytes += bytes.len() as u64,
             _ => {}
