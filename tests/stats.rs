@@ -181,6 +181,13 @@ fn an_opening_is_cold_for_one_reason() {
     ];
     assert_eq!(history.cold, BTreeMap::from(expected));
     assert_eq!((history.cold_openings(), history.openings), (7, 9));
+    let idle = |by| history_of_removal(by).cold[&Cold::Expired];
+    assert_eq!((idle("gc"), idle("rm --all-idle")), (1, 1));
+    assert_eq!(history_of_removal("rm").cold[&Cold::Deleted], 1);
+}
+
+fn history_of_removal(by: &str) -> History {
+    history(&[started(0, "created", false), stopped(1, "null"), removed(2, by), started(3, "created", false)], &[])
 }
 
 #[test]

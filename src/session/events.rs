@@ -147,7 +147,7 @@ pub enum What {
     },
     /// It was removed.
     Removed {
-        /// By whom: `rm`, `gc`.
+        /// By whom: `rm`, `gc`, `rm --all-idle`.
         by: String,
         /// Bytes given back to the disk.
         freed: u64,

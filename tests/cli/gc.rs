@@ -34,6 +34,18 @@ fn a_budget_takes_the_longest_idle_but_no_pinned_one() {
     bench.fails(&["pin", "one"], 4, &["no session one"]);
 }
 
+/// Which of the two it was is what tells an expiry from a removal later.
+#[test]
+fn the_event_tells_who_removed_it() {
+    let bench = Bench::new();
+    three(&bench);
+    age(&bench, "one", 15);
+    assert!(bench.ok(&["rm", "--all-idle"]).contains("one: removed"));
+    bench.ok(&["rm", "two"]);
+    assert!(bench.ok(&["events", "--last", "1", "one"]).contains("removed by rm --all-idle,"));
+    assert!(bench.ok(&["events", "--last", "1", "two"]).contains("removed by rm,"));
+}
+
 #[test]
 fn expiry_is_shown() {
     let bench = Bench::new();

@@ -20,7 +20,7 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Failure> {
 
 pub fn all_idle(context: &Context, dry_run: bool, clock_is_right: bool) -> Result<u8, Failure> {
     let rules = Rules { idle_days: context.config().retention.idle_days, store_bytes: None };
-    collect(context, &Collect { rules, dry_run, clock_is_right, by: "rm" })
+    collect(context, &Collect { rules, dry_run, clock_is_right, by: "rm --all-idle" })
 }
 
 fn collect(context: &Context, how: &Collect<'_>) -> Result<u8, Failure> {
