@@ -130,7 +130,74 @@ fn a_resume_went_well_when_it_brought_back_what_was_stopped() {
         &[],
     );
     assert_eq!((history.resumes_good, history.resumes_failed, history.resumes()), (4, 5, 9));
-    assert_eq!(history.openings, 9);
+    // Started at 0, 10, 20, 30, 40, 60, 70, 80 and 90; that at 70 was refused, and so not mounted.
+    assert_eq!(history.openings, 8);
+}
+
+/// A session that should have been there, is not, and is asked for by the files in it: the one that is made for that is
+/// taken away again, which no event says.
+#[test]
+fn what_is_refused_is_no_opening_and_leaves_its_reason_to_the_next() {
+    let expired = history(
+        &[
+            started(0, "created", false), // new
+            stopped(1, "null"),
+            removed(10, "gc"),
+            started(20, "created", false), // without an expected file: failed 1
+            refused(21, true),
+            stopped(22, "null"),
+            started(30, "created", false), // again: failed 2
+            refused(31, true),
+            stopped(32, "null"),
+            started(40, "created", false), // now it may be empty: expired
+            stopped(41, "null"),
+            started(50, "resumed", true), // good 1
+            stopped(51, "null"),
+        ],
+        &[],
+    );
+    assert_eq!(expired.cold, BTreeMap::from([(Cold::New, 1), (Cold::Expired, 1)]));
+    assert_eq!((expired.openings, expired.resumes_good, expired.resumes_failed), (3, 1, 2));
+
+    let version = history(
+        &[
+            started(0, "created", false), // new
+            stopped(1, "null"),
+            started(10, "reset", false), // begins empty, without an expected file: failed 1; it stays
+            refused(11, true),
+            stopped(12, "null"),
+            started(20, "resumed", true), // good 1, and cold: version
+            stopped(21, "null"),
+            started(30, "resumed", true), // good 2, warm
+            stopped(31, "null"),
+        ],
+        &[],
+    );
+    assert_eq!(version.cold, BTreeMap::from([(Cold::New, 1), (Cold::Version, 1)]));
+    assert_eq!((version.openings, version.resumes_good, version.resumes_failed), (3, 2, 1));
+
+    // What was removed once is not the reason for a session that a command has made since, or that was brought here.
+    let made = started(20, "created", false).replace(r#""mountpoint":"/mnt""#, r#""mountpoint":null"#);
+    for then in [made, started(20, "adopted", false)] {
+        let events = [removed(10, "rm"), then, started(30, "resumed", true), started(40, "created", false)];
+        assert_eq!(history(&events, &[]).cold, BTreeMap::from([(Cold::New, 1)]));
+    }
+}
+
+#[test]
+fn an_opening_ends_where_it_could_not_be_stopped() {
+    let findings = r#""event":"verified","txid":3,"findings":2,"first":"x","millis":5"#;
+    let not_stopped = r#""event":"not_stopped","by":"mount","error":"the disk is full""#;
+    let history = history(
+        &[
+            started(0, "resumed", true), // good: what is found later was not found while it was open
+            other(10, not_stopped),
+            other(20, findings),
+            started(30, "recovered", false), // good
+        ],
+        &[],
+    );
+    assert_eq!((history.openings, history.resumes_good, history.resumes_failed), (2, 2, 0));
 }
 
 #[test]

@@ -94,8 +94,8 @@ struct Opening {
 struct Reading {
     history: History,
     opening: Option<Opening>,
-    /// Why the session was removed, if it was.
-    removed: Option<Cold>,
+    /// Why the next opening is cold: the session was removed, or an opening of one that begins empty was refused.
+    next: Option<Cold>,
     /// Something has gone wrong since it was last opened well.
     damaged: bool,
     /// Steps that were done in this life of the session.
@@ -158,6 +158,7 @@ impl Reading {
                     self.open(event.at, opening_millis.unwrap_or(0), resume.how, resume.as_stopped);
                 } else if resume.how == How::Created {
                     // A command made it: whoever mounts it next finds what that has put there.
+                    self.next = None;
                     self.new_life();
                 }
             }
@@ -168,10 +169,11 @@ impl Reading {
                 self.close(Some(event.at), commands);
             }
             What::Refused { opened, .. } => {
-                self.damaged = true;
-                match &mut self.opening {
-                    Some(opening) if *opened => opening.failed = true,
-                    _ => self.history.resumes_failed += 1,
+                self.history.resumes_failed += 1;
+                // It is not mounted then: the next that is comes up as this would have.
+                match self.opening.take_if(|_| *opened).and_then(|refused| refused.cold) {
+                    None => self.damaged = true,
+                    cold => self.next = cold,
                 }
             }
             What::Verified { verification, .. } if verification.findings > 0 => {
@@ -193,11 +195,11 @@ impl Reading {
             What::Removed { by, .. } => {
                 self.close(Some(event.at), commands);
                 let why = if by == "rm" { Cold::Deleted } else { Cold::Expired };
-                self.removed = Some(if self.damaged { Cold::Damaged } else { why });
+                self.next = Some(if self.damaged { Cold::Damaged } else { why });
                 self.new_life();
             }
-            What::NotStopped { .. }
-            | What::Verified { .. }
+            What::NotStopped { .. } => self.close(Some(event.at), commands),
+            What::Verified { .. }
             | What::SoftLimit { .. }
             | What::VersionChanged { .. }
             | What::SplitOff { .. }
@@ -213,12 +215,15 @@ impl Reading {
     fn open(&mut self, at: Timestamp, opening_millis: u64, how: How, as_stopped: bool) {
         let begin = at.as_millisecond().saturating_sub_unsigned(opening_millis);
         let is_resume = matches!(how, How::Resumed | How::Recovered | How::Adopted);
+        let next = self.next.take();
         let cold = match how {
-            How::Created => Some(self.removed.take().unwrap_or(Cold::New)),
+            How::Created => Some(next.unwrap_or(Cold::New)),
             How::Reset => Some(Cold::Version),
-            How::Resumed | How::Recovered | How::Adopted => None,
+            How::Resumed | How::Recovered => next,
+            // It was brought from elsewhere, whatever became of the one before.
+            How::Adopted => None,
         };
-        if cold.is_some() {
+        if !is_resume {
             self.new_life();
         }
         self.opening = Some(Opening {
