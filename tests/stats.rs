@@ -185,6 +185,37 @@ fn what_is_refused_is_no_opening_and_leaves_its_reason_to_the_next() {
 }
 
 #[test]
+fn a_step_is_done_again_only_where_it_was_done_before() {
+    // Never done: a refusal in between does not make it done again.
+    let lint = [
+        started(0, "resumed", true), // warm
+        stopped(1, "null"),
+        refused(10, false),
+        started(20, "resumed", true), // warm
+        set_up(21, "lint", "first", 10, 0),
+    ];
+    assert_eq!(history(&lint, &[]).cold, BTreeMap::new());
+    // Tried, and failed.
+    let build = [
+        started(0, "resumed", true), // warm
+        set_up(1, "build", "first", 10, 1),
+        stopped(2, "null"),
+        started(10, "resumed", true), // warm
+        set_up(11, "build", "first", 10, 0),
+    ];
+    assert_eq!(history(&build, &[]).cold, BTreeMap::new());
+    // The log begins behind the time it was done; that it was, is seen where it was passed over.
+    let install = [
+        started(0, "resumed", true), // warm
+        skipped(1, "install", 10),
+        stopped(2, "null"),
+        started(10, "resumed", true), // damaged: its mark is gone
+        set_up(11, "install", "first", 10, 0),
+    ];
+    assert_eq!(history(&install, &[]).cold, BTreeMap::from([(Cold::Damaged, 1)]));
+}
+
+#[test]
 fn an_opening_ends_where_it_could_not_be_stopped() {
     let findings = r#""event":"verified","txid":3,"findings":2,"first":"x","millis":5"#;
     let not_stopped = r#""event":"not_stopped","by":"mount","error":"the disk is full""#;

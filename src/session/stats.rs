@@ -98,7 +98,7 @@ struct Reading {
     next: Option<Cold>,
     /// Something has gone wrong since it was last opened well.
     damaged: bool,
-    /// Steps that were done in this life of the session.
+    /// Steps that are known to have been done in this life of the session.
     done: BTreeSet<String>,
 }
 
@@ -185,6 +185,8 @@ impl Reading {
             What::Accepted { .. } | What::JournalDiscarded { .. } => self.damaged = true,
             What::SetUp { step, why, millis, exit, .. } => self.set_up(step, *why, *millis, *exit),
             What::SetUpSkipped { step, saved_millis, .. } => {
+                // As the log may begin later than that.
+                self.done.insert(step.clone());
                 // A second time in the same opening, it would not have been done again anyway.
                 let credited = self.opening.as_mut().is_some_and(|opening| opening.steps.insert(step.clone()));
                 if credited {
@@ -247,7 +249,7 @@ impl Reading {
             let cold = match why {
                 SetUpReason::KeyChanged => Some(Cold::Key),
                 // Its mark is gone, with whatever else is.
-                SetUpReason::First if again || self.damaged => Some(Cold::Damaged),
+                SetUpReason::First if again => Some(Cold::Damaged),
                 SetUpReason::First => None,
             };
             opening.cold = [opening.cold, cold].into_iter().flatten().min();
