@@ -95,6 +95,33 @@ fn minutes_avoided_are_those_that_each_resume_would_have_spent_again() {
 }
 
 #[test]
+fn a_resume_that_failed_has_avoided_nothing() {
+    let history = history(
+        &[
+            started(0, "created", false),
+            set_up(1, "install", "first", 60_000, 0),
+            stopped(2, "null"),
+            started(10, "resumed", true), // good 1: +60 s
+            skipped(11, "install", 60_000),
+            stopped(12, "null"),
+            started(20, "resumed", false), // not as its stop left it: 0
+            skipped(21, "install", 60_000),
+            stopped(22, "null"),
+            started(30, "resumed", true), // found damaged while open: 0
+            skipped(31, "install", 60_000),
+            other(32, r#""event":"verified","txid":3,"findings":1,"first":"x","millis":5"#),
+            stopped(33, "null"),
+            started(40, "resumed", true), // good 2: nobody set anything up
+            stopped(41, "null"),
+        ],
+        &[],
+    );
+    // 60 s by two that went well: half a minute each.
+    assert_eq!((history.avoided_millis, history.steps_avoided), (60_000, 1));
+    assert_eq!((history.resumes_good, history.resumes_failed), (2, 2));
+}
+
+#[test]
 fn a_resume_went_well_when_it_brought_back_what_was_stopped() {
     let finding = r#""event":"verified","txid":3,"findings":2,"first":"x","at":"2026-11-23T10:00:00Z","millis":5"#;
     let sound = finding.replace("\"findings\":2,\"first\":\"x\"", "\"findings\":0,\"first\":null");

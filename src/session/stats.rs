@@ -64,7 +64,7 @@ pub struct History {
     pub steps_done: u64,
     /// How long they took.
     pub steps_millis: u64,
-    /// Steps that were passed over, where they would have been done again without persistence.
+    /// Steps that were passed over in resumes that went well, where they would have been done again without persistence.
     pub steps_avoided: u64,
     /// How long they took when they were done.
     pub avoided_millis: u64,
@@ -86,6 +86,8 @@ struct Opening {
     /// Steps that were done in it, or whose time is credited.
     steps: BTreeSet<String>,
     did_set_up: bool,
+    /// What each step that was passed over took when it was done.
+    avoided: Vec<u64>,
     first_used: Option<u64>,
 }
 
@@ -188,10 +190,10 @@ impl Reading {
                 // As the log may begin later than that.
                 self.done.insert(step.clone());
                 // A second time in the same opening, it would not have been done again anyway.
-                let credited = self.opening.as_mut().is_some_and(|opening| opening.steps.insert(step.clone()));
-                if credited {
-                    self.history.steps_avoided += 1;
-                    self.history.avoided_millis += saved_millis;
+                if let Some(opening) = &mut self.opening
+                    && opening.steps.insert(step.clone())
+                {
+                    opening.avoided.push(*saved_millis);
                 }
             }
             What::Removed { by, .. } => {
@@ -237,6 +239,7 @@ impl Reading {
             cold,
             steps: BTreeSet::new(),
             did_set_up: false,
+            avoided: Vec::new(),
             first_used: None,
         });
     }
@@ -277,6 +280,8 @@ impl Reading {
             return;
         }
         history.resumes_good += 1;
+        history.steps_avoided += opening.avoided.len() as u64;
+        history.avoided_millis += opening.avoided.iter().sum::<u64>();
         self.damaged = false;
         match opening.first_action(end, commands) {
             Some(millis) => history.first_action_millis.push(millis),
