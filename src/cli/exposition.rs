@@ -95,6 +95,7 @@ const FAMILIES: &[Family] = &[
     gauge("sessionfs_failed", "1 while changes are refused because the store failed or its disk is full.", |of| {
         one(Count(of.status.failed.is_some().into()))
     }),
+    gauge("sessionfs_history_openings", "Times the session was mounted.", |of| one(Count(of.history.openings))),
     gauge("sessionfs_history_resumes", "Resumes that the log of events knows, by how they went.", |of| {
         let known = [("good", of.history.resumes_good), ("failed", of.history.resumes_failed)];
         known.map(|(result, count)| (format!(",result=\"{result}\""), Count(count))).into()
